@@ -1,0 +1,477 @@
+//! Carries a [`Changes`] out, statement by statement, inside a transaction that somebody else
+//! began. Every statement that can meet somebody else's change checks the version it was decided
+//! on; the first that does not find it ends the whole with [`Commit::Conflict`].
+
+use serde_json::{Map, Value, json};
+use sqlx::AnyConnection;
+use tidegate_rules::amount::Amount;
+use tidegate_rules::changes::{
+    Changes, Cursor, DeliveryChange, DeliveryState, KeptAnswer, NewAlert, NewEvent, NewLease, NewOrder, NewWallet, OrderChange, TransferChange,
+    WalletChange, WalletMove,
+};
+use tidegate_rules::lease::Lease;
+use tidegate_rules::order::{Depth, Facts, PaidBy, Terms};
+use tidegate_rules::time::Time;
+
+use super::Commit;
+
+type Applied = Result<Commit, sqlx::Error>;
+
+/// Stops with `Conflict` unless the change took place.
+macro_rules! must {
+    ($outcome:expr) => {
+        if $outcome.await? == Commit::Conflict {
+            return Ok(Commit::Conflict);
+        }
+    };
+}
+
+pub(super) async fn apply(db: &mut AnyConnection, changes: &Changes) -> Applied {
+    // What can meet another's change comes first: a conflict then costs least.
+    if let Some(cursor) = &changes.cursor {
+        must!(move_cursor(db, cursor));
+    }
+    for change in &changes.wallets {
+        must!(change_wallet(db, change));
+    }
+    for change in &changes.orders {
+        must!(change_order(db, change));
+    }
+    for change in &changes.transfers {
+        must!(record_transfer(db, change));
+    }
+    insert_wallets(db, &changes.new_wallets).await?;
+    for order in &changes.new_orders {
+        insert_order(db, order).await?;
+    }
+    for (lease, to) in &changes.ended_leases {
+        must!(end_lease(db, lease, *to));
+    }
+    for lease in &changes.new_leases {
+        insert_lease(db, lease).await?;
+    }
+    for entry in &changes.journal {
+        sqlx::query("INSERT INTO journal (transfer_id, turn, network, debit, credit, raw_value, at) VALUES ($1, $2, $3, $4, $5, $6, $7)")
+            .bind(entry.transfer.to_string())
+            .bind(entry.turn)
+            .bind(entry.network.as_str())
+            .bind(&entry.debit)
+            .bind(&entry.credit)
+            .bind(entry.value.to_string())
+            .bind(entry.at.millis())
+            .execute(&mut *db)
+            .await?;
+    }
+    for event in &changes.events {
+        insert_event(db, event).await?;
+    }
+    for alert in &changes.alerts {
+        insert_alert(db, alert).await?;
+    }
+    for change in &changes.deliveries {
+        change_delivery(db, change).await?;
+    }
+    if let Some(answer) = &changes.answer {
+        keep_answer(db, answer).await?;
+    }
+    Ok(Commit::Done)
+}
+
+/// `Done` when exactly one row changed.
+fn one(result: &sqlx::any::AnyQueryResult) -> Commit {
+    if result.rows_affected() == 1 { Commit::Done } else { Commit::Conflict }
+}
+
+/// A height as the database holds it.
+pub(super) fn height(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+/// An amount as the database holds it. `Amount::MAX` fits; sums are capped there.
+fn micros(amount: Amount) -> i64 {
+    i64::try_from(amount.micros()).unwrap_or(i64::MAX)
+}
+
+fn millis(time: Option<Time>) -> Option<i64> {
+    time.map(Time::millis)
+}
+
+async fn move_cursor(db: &mut AnyConnection, cursor: &Cursor) -> Applied {
+    let network = cursor.network.as_str();
+    let moved = match cursor.version {
+        Some(version) => {
+            sqlx::query("UPDATE networks SET tip = $1, peak = $2, finalized = $3, halted = $4, version = version + 1 WHERE name = $5 AND version = $6")
+                .bind(height(cursor.tip))
+                .bind(height(cursor.peak))
+                .bind(cursor.finalized.map(height))
+                .bind(&cursor.halted)
+                .bind(network)
+                .bind(version)
+                .execute(&mut *db)
+                .await?
+        }
+        None => {
+            sqlx::query("INSERT INTO networks (name, tip, peak, finalized, halted, version) VALUES ($1, $2, $3, $4, $5, 1)")
+                .bind(network)
+                .bind(height(cursor.tip))
+                .bind(height(cursor.peak))
+                .bind(cursor.finalized.map(height))
+                .bind(&cursor.halted)
+                .execute(&mut *db)
+                .await?
+        }
+    };
+    if one(&moved) == Commit::Conflict {
+        return Ok(Commit::Conflict);
+    }
+    if let Some(to) = cursor.rewind_to {
+        sqlx::query("DELETE FROM blocks WHERE network = $1 AND number > $2").bind(network).bind(height(to)).execute(&mut *db).await?;
+    }
+    for block in &cursor.blocks {
+        sqlx::query("INSERT INTO blocks (network, number, hash, parent, time) VALUES ($1, $2, $3, $4, $5)")
+            .bind(network)
+            .bind(height(block.number))
+            .bind(block.hash.to_string())
+            .bind(block.parent.to_string())
+            .bind(block.time.millis())
+            .execute(&mut *db)
+            .await?;
+    }
+    if let Some(below) = cursor.forget_below {
+        sqlx::query("DELETE FROM blocks WHERE network = $1 AND number < $2").bind(network).bind(height(below)).execute(&mut *db).await?;
+    }
+    Ok(Commit::Done)
+}
+
+/// The epoch is counted up first: on PostgreSQL that row's lock makes other inserts of the network
+/// wait, so epochs become visible in their order.
+async fn insert_wallets(db: &mut AnyConnection, wallets: &[NewWallet]) -> Result<(), sqlx::Error> {
+    let mut networks: Vec<&str> = wallets.iter().map(|wallet| wallet.network.as_str()).collect();
+    networks.sort_unstable();
+    networks.dedup();
+    for network in networks {
+        let epoch: i64 = sqlx::query_scalar(
+            "INSERT INTO wallet_epochs (network, epoch) VALUES ($1, 1) ON CONFLICT (network) DO UPDATE SET epoch = wallet_epochs.epoch + 1 RETURNING epoch",
+        )
+        .bind(network)
+        .fetch_one(&mut *db)
+        .await?;
+        for wallet in wallets.iter().filter(|wallet| wallet.network.as_str() == network) {
+            sqlx::query(
+                "INSERT INTO usdt_wallets (id, name, network, address, address_hex, kind, status, sealed_key, tag, risk_level, queue_rank, ever_leased, epoch, created_at, version) \
+                 VALUES ($1, $2, $3, $4, $5, $6, 'available', $7, $8, 'low', $9, 0, $10, $11, 1)",
+            )
+            .bind(wallet.id.to_string())
+            .bind(&wallet.name)
+            .bind(network)
+            .bind(&wallet.address_text)
+            .bind(hex::encode(wallet.address.0))
+            .bind(wallet.kind.name())
+            .bind(&wallet.sealed_key)
+            .bind(&wallet.tag)
+            .bind(wallet.queue_rank)
+            .bind(epoch)
+            .bind(wallet.created_at.millis())
+            .execute(&mut *db)
+            .await?;
+        }
+    }
+    Ok(())
+}
+
+async fn change_wallet(db: &mut AnyConnection, change: &WalletChange) -> Applied {
+    let id = change.id.to_string();
+    let result = match &change.kind {
+        WalletMove::Lease { order, at } => {
+            sqlx::query("UPDATE usdt_wallets SET status = 'occupied', ever_leased = 1, order_id = $1, last_used_at = $2, version = version + 1 WHERE id = $3 AND version = $4 AND status = 'available'")
+                .bind(order.to_string())
+                .bind(at.millis())
+                .bind(id)
+                .bind(change.version)
+                .execute(db)
+                .await?
+        }
+        WalletMove::Rest { leased_to, until } => {
+            sqlx::query("UPDATE usdt_wallets SET status = 'cooldown', leased_to = $1, rested_at = $2, order_id = NULL, version = version + 1 WHERE id = $3 AND version = $4")
+                .bind(height(*leased_to))
+                .bind(until.millis())
+                .bind(id)
+                .bind(change.version)
+                .execute(db)
+                .await?
+        }
+        WalletMove::Return { queue_rank } => {
+            sqlx::query("UPDATE usdt_wallets SET status = 'available', queue_rank = $1, version = version + 1 WHERE id = $2 AND version = $3 AND status = 'cooldown'")
+                .bind(*queue_rank)
+                .bind(id)
+                .bind(change.version)
+                .execute(db)
+                .await?
+        }
+        WalletMove::PaidAt(number) => {
+            sqlx::query("UPDATE usdt_wallets SET paid_at = CASE WHEN paid_at IS NULL OR paid_at < $1 THEN $1 ELSE paid_at END, version = version + 1 WHERE id = $2 AND version = $3")
+                .bind(height(*number))
+                .bind(id)
+                .bind(change.version)
+                .execute(db)
+                .await?
+        }
+    };
+    Ok(one(&result))
+}
+
+/// The terms' depths as JSON: `{"tron":19,"ethereum":"final"}`.
+fn depths(terms: &Terms) -> String {
+    let depth = |depth: &Depth| match depth {
+        Depth::Blocks(blocks) => json!(blocks),
+        Depth::Final => json!("final"),
+    };
+    let map: Map<String, Value> = terms.depths.iter().map(|(network, found)| (network.to_string(), depth(found))).collect();
+    Value::Object(map).to_string()
+}
+
+/// A person's confirmation as JSON.
+fn confirmation(facts: &Facts) -> Option<String> {
+    facts.confirmation.as_ref().map(|confirmation| match &confirmation.transfer {
+        None => json!({ "reason": confirmation.reason }).to_string(),
+        Some((network, key)) => {
+            json!({ "reason": confirmation.reason, "network": network.as_str(), "tx_hash": key.tx_hash.to_string(), "ordinal": key.ordinal }).to_string()
+        }
+    })
+}
+
+async fn insert_order(db: &mut AnyConnection, new: &NewOrder) -> Result<(), sqlx::Error> {
+    let (order, terms, details) = (&new.order, &new.order.terms, &new.details);
+    sqlx::query(
+        "INSERT INTO usdt_payment_orders (id, merchant_id, livemode, status, network, token, amount, amount_received, amount_confirmed, tolerance, \
+         expires_at, late_window, accept_late, cooldown, depths, user_id, plan_id, merchant_order_id, callback_url, redirect_url, metadata, created_at, \
+         paid_late, reverted, excess_told, version) \
+         VALUES ($1, $2, $3, $4, $5, 'USDT', $6, 0, 0, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, 0, 0, 0, 1)",
+    )
+    .bind(new.id.to_string())
+    .bind(new.merchant.to_string())
+    .bind(i64::from(new.livemode))
+    .bind(order.status.name())
+    .bind(order.current.as_ref().map(|network| network.as_str()))
+    .bind(micros(terms.amount))
+    .bind(micros(terms.tolerance))
+    .bind(terms.expires_at.millis())
+    .bind(i64::try_from(terms.late_window.millis()).unwrap_or(i64::MAX))
+    .bind(i64::from(terms.accept_late))
+    .bind(i64::try_from(terms.cooldown.millis()).unwrap_or(i64::MAX))
+    .bind(depths(terms))
+    .bind(details.user_id.as_deref())
+    .bind(details.plan_id.as_deref())
+    .bind(details.merchant_order_id.as_deref())
+    .bind(details.callback_url.as_deref())
+    .bind(details.redirect_url.as_deref())
+    .bind(&details.metadata)
+    .bind(new.created_at.millis())
+    .execute(db)
+    .await?;
+    Ok(())
+}
+
+async fn change_order(db: &mut AnyConnection, change: &OrderChange) -> Applied {
+    let (order, facts) = (&change.order, &change.order.facts);
+    let result = sqlx::query(
+        "UPDATE usdt_payment_orders SET status = $1, exception = $2, network = $3, amount_received = $4, amount_confirmed = $5, expires_at = $6, depths = $7, \
+         paid_at = $8, paid_by = $9, paid_late = $10, expired_at = $11, cancelled_at = $12, confirmation = $13, reverted = $14, excess_told = $15, \
+         cancel_reason = COALESCE($16, cancel_reason), version = version + 1 WHERE id = $17 AND version = $18",
+    )
+    .bind(order.status.name())
+    .bind(order.exception.map(|exception| exception.name()))
+    .bind(order.current.as_ref().map(|network| network.as_str()))
+    .bind(micros(order.tally.received))
+    .bind(micros(order.tally.confirmed))
+    .bind(order.terms.expires_at.millis())
+    .bind(depths(&order.terms))
+    .bind(millis(facts.paid.map(|paid| paid.at)))
+    .bind(facts.paid.map(|paid| match paid.by {
+        PaidBy::Money => "money",
+        PaidBy::Person => "person",
+    }))
+    .bind(i64::from(facts.paid.is_some_and(|paid| paid.late)))
+    .bind(millis(facts.expired_at))
+    .bind(millis(facts.cancelled_at))
+    .bind(confirmation(facts))
+    .bind(i64::from(facts.reverted))
+    .bind(micros(facts.excess_told))
+    .bind(change.cancel_reason.as_deref())
+    .bind(change.id.to_string())
+    .bind(change.version)
+    .execute(db)
+    .await?;
+    Ok(one(&result))
+}
+
+async fn insert_lease(db: &mut AnyConnection, new: &NewLease) -> Result<(), sqlx::Error> {
+    let lease = &new.lease;
+    sqlx::query(
+        "INSERT INTO leases (id, order_id, network, wallet_id, address, address_hex, tag, from_height, late_until, created_at) \
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
+    )
+    .bind(lease.id.to_string())
+    .bind(lease.order.to_string())
+    .bind(lease.network.as_str())
+    .bind(lease.wallet.to_string())
+    .bind(&new.address_text)
+    .bind(hex::encode(lease.address.0))
+    .bind(&new.tag)
+    .bind(height(lease.from))
+    .bind(new.late_until.millis())
+    .bind(new.at.millis())
+    .execute(db)
+    .await?;
+    Ok(())
+}
+
+async fn end_lease(db: &mut AnyConnection, lease: &Lease, to: u64) -> Applied {
+    let result = sqlx::query("UPDATE leases SET to_height = $1 WHERE id = $2 AND to_height IS NULL").bind(height(to)).bind(lease.id.to_string()).execute(db).await?;
+    Ok(one(&result))
+}
+
+async fn record_transfer(db: &mut AnyConnection, change: &TransferChange) -> Applied {
+    let payment = &change.payment;
+    let amount = payment.value.to_amount_saturating(payment.decimals);
+    if let Some(version) = change.version {
+        let result = sqlx::query(
+            "UPDATE blockchain_transactions SET block_number = $1, block_hash = $2, block_time = $3, status = $4, disposition = $5, order_id = $6, \
+             proven = $7, promoted = $8, by_hand = $9, late_told = $10, version = version + 1 WHERE id = $11 AND version = $12",
+        )
+        .bind(height(payment.block.number))
+        .bind(change.block_hash.to_string())
+        .bind(payment.block.time.millis())
+        .bind(payment.status().name())
+        .bind(change.recorded.name())
+        .bind(change.order.map(|order| order.to_string()))
+        .bind(i64::from(payment.proven))
+        .bind(i64::from(payment.promoted))
+        .bind(i64::from(payment.by_hand))
+        .bind(i64::from(payment.late_told))
+        .bind(change.id.to_string())
+        .bind(version)
+        .execute(db)
+        .await?;
+        return Ok(one(&result));
+    }
+    sqlx::query("INSERT INTO transfer_keys (network, tx_hash, ordinal, transfer_id) VALUES ($1, $2, $3, $4)")
+        .bind(payment.network.as_str())
+        .bind(payment.key.tx_hash.to_string())
+        .bind(i64::from(payment.key.ordinal))
+        .bind(change.id.to_string())
+        .execute(&mut *db)
+        .await?;
+    sqlx::query(
+        "INSERT INTO blockchain_transactions (id, network, tx_hash, ordinal, block_number, block_hash, block_time, from_address, from_hex, to_address, to_hex, \
+         amount, raw_value, decimals, status, disposition, order_id, wallet_id, proven, promoted, by_hand, late_told, raw_log, seen_at, version) \
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23, $24, 1)",
+    )
+    .bind(change.id.to_string())
+    .bind(payment.network.as_str())
+    .bind(payment.key.tx_hash.to_string())
+    .bind(i64::from(payment.key.ordinal))
+    .bind(height(payment.block.number))
+    .bind(change.block_hash.to_string())
+    .bind(payment.block.time.millis())
+    .bind(&change.address_texts.0)
+    .bind(hex::encode(payment.from.0))
+    .bind(&change.address_texts.1)
+    .bind(hex::encode(payment.to.0))
+    .bind(micros(amount))
+    .bind(payment.value.to_string())
+    .bind(i64::from(payment.decimals))
+    .bind(payment.status().name())
+    .bind(change.recorded.name())
+    .bind(change.order.map(|order| order.to_string()))
+    .bind(change.wallet.map(|wallet| wallet.to_string()))
+    .bind(i64::from(payment.proven))
+    .bind(i64::from(payment.promoted))
+    .bind(i64::from(payment.by_hand))
+    .bind(i64::from(payment.late_told))
+    .bind(change.raw_log.as_deref())
+    .bind(change.seen_at.millis())
+    .execute(db)
+    .await?;
+    Ok(Commit::Done)
+}
+
+/// I10: an event is written with its cause, and so is its delivery.
+async fn insert_event(db: &mut AnyConnection, event: &NewEvent) -> Result<(), sqlx::Error> {
+    sqlx::query("INSERT INTO events (id, kind, merchant_id, order_id, at, body) VALUES ($1, $2, $3, $4, $5, $6)")
+        .bind(event.id.to_string())
+        .bind(event.kind.name())
+        .bind(event.merchant.to_string())
+        .bind(event.order.to_string())
+        .bind(event.at.millis())
+        .bind(&event.body)
+        .execute(&mut *db)
+        .await?;
+    let Some((id, url)) = &event.delivery else { return Ok(()) };
+    sqlx::query(
+        "INSERT INTO payment_webhooks (id, event_id, merchant_id, order_id, url, origin, event_at, status, tries, due_at) \
+         VALUES ($1, $2, $3, $4, $5, $6, $7, 'due', 0, $7)",
+    )
+    .bind(id.to_string())
+    .bind(event.id.to_string())
+    .bind(event.merchant.to_string())
+    .bind(event.order.to_string())
+    .bind(url)
+    .bind(origin(url))
+    .bind(event.at.millis())
+    .execute(db)
+    .await?;
+    Ok(())
+}
+
+/// Scheme, host and port: who a receiver is.
+fn origin(url: &str) -> String {
+    url::Url::parse(url).map_or_else(|_| url.to_owned(), |url| url.origin().ascii_serialization())
+}
+
+/// The same thing raises one alert, however often it is seen.
+async fn insert_alert(db: &mut AnyConnection, alert: &NewAlert) -> Result<(), sqlx::Error> {
+    sqlx::query("INSERT INTO alerts (id, kind, about, detail, status, created_at) VALUES ($1, $2, $3, $4, 'open', $5) ON CONFLICT (kind, about) DO NOTHING")
+        .bind(alert.id.to_string())
+        .bind(alert.kind.name())
+        .bind(&alert.about)
+        .bind(&alert.detail)
+        .bind(alert.at.millis())
+        .execute(db)
+        .await?;
+    Ok(())
+}
+
+async fn change_delivery(db: &mut AnyConnection, change: &DeliveryChange) -> Result<(), sqlx::Error> {
+    let (status, due_at) = match change.state {
+        DeliveryState::Delivered => ("delivered", None),
+        DeliveryState::Due(at) => ("due", Some(at.millis())),
+        DeliveryState::Failed => ("failed", None),
+    };
+    sqlx::query(
+        "UPDATE payment_webhooks SET status = $1, tries = $2, due_at = COALESCE($3, due_at), last_code = $4, last_error = $5, last_tried_at = $6 WHERE id = $7",
+    )
+    .bind(status)
+    .bind(i64::from(change.tries))
+    .bind(due_at)
+    .bind(change.code.map(i64::from))
+    .bind(change.error.as_deref())
+    .bind(change.at.millis())
+    .bind(change.id.to_string())
+    .execute(db)
+    .await?;
+    Ok(())
+}
+
+async fn keep_answer(db: &mut AnyConnection, answer: &KeptAnswer) -> Result<(), sqlx::Error> {
+    sqlx::query("INSERT INTO idempotency_keys (scope, body_mac, status, location, body, created_at) VALUES ($1, $2, $3, $4, $5, $6)")
+        .bind(&answer.scope)
+        .bind(&answer.body_mac)
+        .bind(i64::from(answer.status))
+        .bind(answer.location.as_deref())
+        .bind(&answer.body)
+        .bind(answer.at.millis())
+        .execute(db)
+        .await?;
+    Ok(())
+}

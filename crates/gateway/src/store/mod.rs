@@ -1,0 +1,312 @@
+//! The one memory of the program: SQLite embedded, or PostgreSQL, behind one struct.
+//!
+//! Reads are named after the questions they answer ([`read`]). There is one write,
+//! [`Store::commit`]: a [`Changes`] is stored whole or not at all (I6). The SQL text is the same on
+//! both engines; what truly differs is in [`schema`] and in how commits are carried out here: on
+//! PostgreSQL each in its own transaction, on SQLite by one writer that commits all waiting
+//! requests together, each in its own savepoint, so that they share one sync.
+
+mod apply;
+mod read;
+mod schema;
+
+use std::time::Duration;
+
+use sqlx::any::{AnyConnectOptions, AnyPoolOptions};
+use sqlx::{AnyConnection, AnyPool, ConnectOptions as _, Connection as _, Executor as _};
+use tidegate_rules::changes::Changes;
+use tidegate_rules::time::Time;
+use tokio::sync::{mpsc, oneshot};
+
+pub use read::{
+    ApiKeyRow, DueDelivery, EventRow, KeptAnswerRow, MerchantRow, NetworkRow, OrderFilter, OrderRow, TransferRow, WalletCount,
+    WalletFilter, WalletRow, is_consistent, marks,
+};
+
+/// How many waiting requests the SQLite writer commits together at most.
+const GROUP_MAX: usize = 256;
+
+/// How many requests may wait for the SQLite writer before callers wait to hand theirs in.
+const QUEUE_MAX: usize = 4_096;
+
+/// The oldest SQLite without the WAL-reset bug (fixed in 3.51.3).
+const SQLITE_MIN: (u32, u32, u32) = (3, 51, 3);
+
+/// Which database is behind the store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Engine {
+    /// Embedded, one file.
+    Sqlite,
+    /// A server.
+    Postgres,
+}
+
+/// What became of a commit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub enum Commit {
+    /// Everything is stored, durably.
+    Done,
+    /// Nothing is stored: something that it was based on has changed. Read and decide again.
+    Conflict,
+}
+
+/// Why the store did not answer.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The database could not be opened, and what to do about it.
+    #[error("{0}")]
+    Open(String),
+    /// The database did not answer as it should. Nothing was stored.
+    #[error("the database failed: {0}")]
+    Database(#[from] sqlx::Error),
+    /// The connection broke during commit, and the commit cannot be found. Nothing was stored.
+    #[error("the connection to the database broke before the commit")]
+    Lost,
+    /// A stored value does not read as what it should be.
+    #[error("the database holds {what} that cannot be read: {value}")]
+    Corrupt {
+        /// What was expected.
+        what: &'static str,
+        /// What was found.
+        value: String,
+    },
+}
+
+impl StoreError {
+    fn corrupt(what: &'static str, value: impl std::fmt::Display) -> Self {
+        Self::Corrupt { what, value: value.to_string() }
+    }
+}
+
+/// A request to the SQLite writer and the place for its answer.
+type Request = (Box<Changes>, oneshot::Sender<Result<Commit, StoreError>>);
+
+/// The store. Cheap to clone.
+#[derive(Clone)]
+pub struct Store {
+    engine: Engine,
+    readers: AnyPool,
+    writer: Option<mpsc::Sender<Request>>,
+}
+
+impl Store {
+    /// Opens a database by its URL (`sqlite://PATH` or `postgres://…`), brings its schema up to
+    /// date if `migrate`, and starts the writer.
+    ///
+    /// # Errors
+    /// [`StoreError::Open`] says what is wrong with the URL, the file, the server or the schema.
+    pub async fn open(url: &str, pool_size: u32, migrate: Migrate) -> Result<Self, StoreError> {
+        sqlx::any::install_default_drivers();
+        let engine = if url.starts_with("sqlite:") { Engine::Sqlite } else { Engine::Postgres };
+        let address = match engine {
+            Engine::Sqlite if !url.contains('?') => format!("{url}?mode=rwc"),
+            _ => url.to_owned(),
+        };
+        let options: AnyConnectOptions = address.parse().map_err(|error| open_error(engine, &error))?;
+        let options = options.disable_statement_logging();
+        let mut connection = AnyConnection::connect_with(&options).await.map_err(|error| open_error(engine, &error))?;
+        prepare(engine, &mut connection).await.map_err(|error| open_error(engine, &error))?;
+        if engine == Engine::Sqlite {
+            check_sqlite(&mut connection).await?;
+        }
+        schema::bring_up(engine, &mut connection, migrate).await?;
+
+        let readers = AnyPoolOptions::new()
+            .max_connections(pool_size)
+            .acquire_timeout(Duration::from_secs(10))
+            .after_connect(move |connection, _| Box::pin(async move { prepare(engine, connection).await }))
+            .connect_with(options)
+            .await
+            .map_err(|error| open_error(engine, &error))?;
+        let writer = match engine {
+            Engine::Postgres => None,
+            Engine::Sqlite => {
+                let (sender, receiver) = mpsc::channel(QUEUE_MAX);
+                tokio::spawn(write_in_groups(connection, receiver));
+                Some(sender)
+            }
+        };
+        Ok(Self { engine, readers, writer })
+    }
+
+    /// Which database this is.
+    #[must_use]
+    pub const fn engine(&self) -> Engine {
+        self.engine
+    }
+
+    /// Stores a change, whole or not at all, durably.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the database does not answer; nothing is stored then.
+    pub async fn commit(&self, changes: Changes) -> Result<Commit, StoreError> {
+        match &self.writer {
+            Some(writer) => {
+                let (answer, answered) = oneshot::channel();
+                writer.send((Box::new(changes), answer)).await.map_err(|_| StoreError::Lost)?;
+                answered.await.map_err(|_| StoreError::Lost)?
+            }
+            None => self.commit_alone(&changes).await,
+        }
+    }
+
+    /// PostgreSQL: one transaction for each change. When the connection breaks during COMMIT the
+    /// commit's own id tells afterwards what happened.
+    async fn commit_alone(&self, changes: &Changes) -> Result<Commit, StoreError> {
+        let id = commit_id();
+        let mut transaction = self.readers.begin().await?;
+        match apply::apply(&mut transaction, changes).await {
+            Ok(Commit::Done) => {}
+            Ok(Commit::Conflict) => return Ok(Commit::Conflict),
+            Err(error) if is_conflict(&error) => return Ok(Commit::Conflict),
+            Err(error) => return Err(error.into()),
+        }
+        sqlx::query("INSERT INTO commits (id, at) VALUES ($1, $2)")
+            .bind(&id)
+            .bind(crate::clock::now().millis())
+            .execute(&mut *transaction)
+            .await?;
+        match transaction.commit().await {
+            Ok(()) => Ok(Commit::Done),
+            Err(sqlx::Error::Database(error)) if is_conflict_code(error.code().as_deref()) => Ok(Commit::Conflict),
+            Err(error) => {
+                tracing::warn!(%error, "the connection broke during a commit: looking the commit up");
+                let found: Option<i64> = sqlx::query_scalar("SELECT at FROM commits WHERE id = $1").bind(&id).fetch_optional(&self.readers).await?;
+                found.map(|_| Commit::Done).ok_or(StoreError::Lost)
+            }
+        }
+    }
+
+    /// Forgets what is kept only for a while: answers under idempotency keys after seven days,
+    /// commit ids after one.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the database does not answer.
+    pub async fn forget_old(&self, now: Time) -> Result<(), StoreError> {
+        const DAY: i64 = 86_400_000;
+        let (week_ago, day_ago) = (now.millis().saturating_sub(7 * DAY), now.millis().saturating_sub(DAY));
+        sqlx::query("DELETE FROM idempotency_keys WHERE created_at < $1").bind(week_ago).execute(&self.readers).await?;
+        sqlx::query("DELETE FROM commits WHERE at < $1").bind(day_ago).execute(&self.readers).await?;
+        Ok(())
+    }
+
+    /// Answers if the database does.
+    ///
+    /// # Errors
+    /// [`StoreError`] when it does not.
+    pub async fn ping(&self) -> Result<(), StoreError> {
+        self.readers.execute("SELECT 1").await?;
+        Ok(())
+    }
+
+    /// Lets the writer finish and closes every connection.
+    pub async fn close(self) {
+        drop(self.writer);
+        self.readers.close().await;
+    }
+}
+
+/// Whether opening may change the schema.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Migrate {
+    /// Bring it up to date.
+    Yes,
+    /// Refuse to open an old one.
+    No,
+}
+
+/// A name for a commit that no other has.
+fn commit_id() -> String {
+    hex::encode(crate::clock::random::<16>())
+}
+
+/// What every connection needs: full durability for money, and patience instead of errors.
+async fn prepare(engine: Engine, connection: &mut AnyConnection) -> Result<(), sqlx::Error> {
+    if engine == Engine::Sqlite {
+        connection
+            .execute("PRAGMA busy_timeout = 10000; PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA cache_size = -8192; PRAGMA temp_store = MEMORY")
+            .await?;
+    }
+    Ok(())
+}
+
+async fn check_sqlite(connection: &mut AnyConnection) -> Result<(), StoreError> {
+    let found: String = sqlx::query_scalar("SELECT sqlite_version()").fetch_one(connection).await?;
+    let mut parts = found.split('.').map(|part| part.parse().unwrap_or(0));
+    let version = (parts.next().unwrap_or(0), parts.next().unwrap_or(0), parts.next().unwrap_or(0));
+    if version < SQLITE_MIN {
+        return Err(StoreError::Open(format!("this binary was built with SQLite {found}; expected at least 3.51.3, which does not corrupt the WAL: build it with libsqlite3-sys 0.37 or later")));
+    }
+    Ok(())
+}
+
+fn open_error(engine: Engine, error: &sqlx::Error) -> StoreError {
+    // The error of a driver may quote the URL, and the URL may hold a password.
+    let what = match error {
+        sqlx::Error::Configuration(_) => "the URL does not read as one".to_owned(),
+        sqlx::Error::Database(error) => error.message().to_owned(),
+        sqlx::Error::Io(error) => error.to_string(),
+        other => other.to_string().split("://").next().unwrap_or_default().to_owned(),
+    };
+    StoreError::Open(match engine {
+        Engine::Sqlite => format!("could not open the SQLite file of DATABASE_URL: {what}; check that its directory exists and can be written"),
+        Engine::Postgres => format!("could not open the PostgreSQL database of DATABASE_URL: {what}; check host, name, user and password"),
+    })
+}
+
+/// True when a statement failed because another commit was first.
+fn is_conflict(error: &sqlx::Error) -> bool {
+    match error {
+        sqlx::Error::Database(error) => error.is_unique_violation() || is_conflict_code(error.code().as_deref()),
+        _ => false,
+    }
+}
+
+/// PostgreSQL's serialization_failure and deadlock_detected.
+fn is_conflict_code(code: Option<&str>) -> bool {
+    matches!(code, Some("40001" | "40P01"))
+}
+
+/// SQLite's one writer: takes every request that waits, stores each in its own savepoint, commits
+/// them with one sync, and only then answers.
+async fn write_in_groups(mut connection: AnyConnection, mut requests: mpsc::Receiver<Request>) {
+    let mut group = Vec::with_capacity(GROUP_MAX);
+    while requests.recv_many(&mut group, GROUP_MAX).await > 0 {
+        match write_group(&mut connection, &group).await {
+            Ok(outcomes) => {
+                for ((_, answer), outcome) in group.drain(..).zip(outcomes) {
+                    // The one who asked may have gone; what was stored stays stored.
+                    let _ = answer.send(outcome);
+                }
+            }
+            Err(error) => {
+                tracing::error!(%error, "a group of {} commits failed", group.len());
+                let _ = connection.execute("ROLLBACK").await;
+                for (_, answer) in group.drain(..) {
+                    let _ = answer.send(Err(StoreError::Database(sqlx::Error::Protocol(error.to_string()))));
+                }
+            }
+        }
+    }
+    let _ = connection.close().await;
+}
+
+async fn write_group(connection: &mut AnyConnection, group: &[Request]) -> Result<Vec<Result<Commit, StoreError>>, sqlx::Error> {
+    let mut outcomes = Vec::with_capacity(group.len());
+    sqlx::query("BEGIN IMMEDIATE").execute(&mut *connection).await?;
+    for (changes, _) in group {
+        sqlx::query("SAVEPOINT request").execute(&mut *connection).await?;
+        let outcome = match apply::apply(connection, changes).await {
+            Err(error) if is_conflict(&error) => Ok(Commit::Conflict),
+            other => other.map_err(StoreError::from),
+        };
+        if !matches!(outcome, Ok(Commit::Done)) {
+            sqlx::query("ROLLBACK TO request").execute(&mut *connection).await?;
+        }
+        sqlx::query("RELEASE request").execute(&mut *connection).await?;
+        outcomes.push(outcome);
+    }
+    sqlx::query("COMMIT").execute(&mut *connection).await?;
+    Ok(outcomes)
+}

@@ -1,0 +1,67 @@
+//! Brings a database's schema up to date: the files in `migrations/`, in order, each once.
+//!
+//! The text is shared by both engines; two words in braces stand for what differs.
+
+use sqlx::{AnyConnection, Executor as _};
+
+use super::{Engine, Migrate, StoreError};
+
+/// The migrations: version, name, text.
+const MIGRATIONS: &[(i64, &str, &str)] = &[(1, "first", include_str!("../../migrations/0001_first.sql"))];
+
+/// Two processes that start at once must not both migrate (PostgreSQL; any number will do).
+const ADVISORY_LOCK: i64 = 0x7469_6465_6761_7465;
+
+/// Applies what is missing, or says what is.
+pub(super) async fn bring_up(engine: Engine, connection: &mut AnyConnection, migrate: Migrate) -> Result<(), StoreError> {
+    connection.execute("CREATE TABLE IF NOT EXISTS schema_versions (version BIGINT PRIMARY KEY, name TEXT NOT NULL)").await?;
+    let begin = match engine {
+        Engine::Sqlite => "BEGIN IMMEDIATE",
+        Engine::Postgres => "BEGIN",
+    };
+    sqlx::query(begin).execute(&mut *connection).await?;
+    match apply_missing(engine, connection, migrate).await {
+        Ok(()) => {
+            sqlx::query("COMMIT").execute(connection).await?;
+            Ok(())
+        }
+        Err(error) => {
+            let _ = connection.execute("ROLLBACK").await;
+            Err(error)
+        }
+    }
+}
+
+async fn apply_missing(engine: Engine, connection: &mut AnyConnection, migrate: Migrate) -> Result<(), StoreError> {
+    if engine == Engine::Postgres {
+        sqlx::query("SELECT pg_advisory_xact_lock($1)").bind(ADVISORY_LOCK).execute(&mut *connection).await?;
+    }
+    let applied: Option<i64> = sqlx::query_scalar("SELECT MAX(version) FROM schema_versions").fetch_one(&mut *connection).await?;
+    let applied = applied.unwrap_or(0);
+    let newest = MIGRATIONS.last().map_or(0, |(version, ..)| *version);
+    if applied > newest {
+        return Err(StoreError::Open(format!("the database has schema {applied}, this binary knows up to {newest}: use a newer tidegate")));
+    }
+    if applied < newest && migrate == Migrate::No {
+        return Err(StoreError::Open(format!("the database has schema {applied}, expected {newest}: run `tidegate migrate`")));
+    }
+    for (version, name, text) in MIGRATIONS.iter().filter(|(version, ..)| *version > applied) {
+        let (serial, now) = match engine {
+            Engine::Sqlite => ("INTEGER PRIMARY KEY AUTOINCREMENT", "CAST(unixepoch('subsec') * 1000 AS INTEGER)"),
+            Engine::Postgres => ("BIGSERIAL PRIMARY KEY", "CAST(EXTRACT(EPOCH FROM now()) * 1000 AS BIGINT)"),
+        };
+        let text = text.replace("{serial}", serial).replace("{now}", now);
+        for statement in statements(&text) {
+            sqlx::query(sqlx::AssertSqlSafe(statement)).execute(&mut *connection).await?;
+        }
+        sqlx::query("INSERT INTO schema_versions (version, name) VALUES ($1, $2)").bind(*version).bind(*name).execute(&mut *connection).await?;
+        tracing::info!(version, name, "schema migrated");
+    }
+    Ok(())
+}
+
+/// The statements of a migration. Its comments hold no semicolons, its texts neither.
+fn statements(text: &str) -> Vec<String> {
+    let without_comments: String = text.lines().map(|line| line.split("--").next().unwrap_or_default()).collect::<Vec<_>>().join("\n");
+    without_comments.split(';').map(str::trim).filter(|statement| !statement.is_empty()).map(str::to_owned).collect()
+}

@@ -1,0 +1,359 @@
+//! One unit of change: everything that must be stored together or not at all.
+//!
+//! The store applies a [`Changes`] in one transaction. Rows that existed before carry the version
+//! they were read at; if any of them has moved on meanwhile nothing is applied and the caller
+//! reads and decides again.
+
+use crate::alert::AlertKind;
+use crate::amount::Raw;
+use crate::block::{Address, BlockRef, Hash, Network};
+use crate::id::{AlertId, DeliveryId, EventId, MerchantId, OrderId, TransferId, WalletId};
+use crate::lease::Lease;
+use crate::notify::EventType;
+use crate::order::{Order, Payment};
+use crate::time::Time;
+use crate::wallet::{WalletKind, WalletStatus, names};
+
+/// What must be stored together. Empty by default.
+#[derive(Clone, Debug, Default)]
+pub struct Changes {
+    /// Where the follower of a network is now.
+    pub cursor: Option<Cursor>,
+    /// New wallets.
+    pub new_wallets: Vec<NewWallet>,
+    /// Wallets that are taken, returned or paid to.
+    pub wallets: Vec<WalletChange>,
+    /// New orders.
+    pub new_orders: Vec<NewOrder>,
+    /// Orders that took a step.
+    pub orders: Vec<OrderChange>,
+    /// New leases, of new and of old orders.
+    pub new_leases: Vec<NewLease>,
+    /// Leases that end, and the settled height they end at.
+    pub ended_leases: Vec<(Lease, u64)>,
+    /// Transfers seen, or seen again in another state.
+    pub transfers: Vec<TransferChange>,
+    /// Entries of the books.
+    pub journal: Vec<JournalEntry>,
+    /// What happened, for the shop.
+    pub events: Vec<NewEvent>,
+    /// What happened, for the operator.
+    pub alerts: Vec<NewAlert>,
+    /// Tries of deliveries.
+    pub deliveries: Vec<DeliveryChange>,
+    /// The answer to keep under an idempotency key.
+    pub answer: Option<KeptAnswer>,
+}
+
+/// A move of a network's cursor.
+#[derive(Clone, Debug)]
+pub struct Cursor {
+    /// The network.
+    pub network: Network,
+    /// The version of the network's row; `None` makes the row.
+    pub version: Option<i64>,
+    /// Blocks above this height are forgotten first: the branch that was left.
+    pub rewind_to: Option<u64>,
+    /// Blocks applied, lowest first.
+    pub blocks: Vec<BlockRef>,
+    /// Blocks below this height are not needed any more.
+    pub forget_below: Option<u64>,
+    /// The last applied height after this change.
+    pub tip: u64,
+    /// The highest tip there ever was.
+    pub peak: u64,
+    /// The highest final height.
+    pub finalized: Option<u64>,
+    /// Why the network is halted, if it is.
+    pub halted: Option<String>,
+}
+
+/// A wallet that joins the pool.
+#[derive(Clone, Debug)]
+pub struct NewWallet {
+    /// Its id.
+    pub id: WalletId,
+    /// What people call it.
+    pub name: String,
+    /// Where it lives.
+    pub network: Network,
+    /// Its address.
+    pub address: Address,
+    /// Its address as people on this chain write it.
+    pub address_text: String,
+    /// Where its key comes from.
+    pub kind: WalletKind,
+    /// The sealed key.
+    pub sealed_key: String,
+    /// The MAC over (id, network, address).
+    pub tag: String,
+    /// Its place in the queue of the free.
+    pub queue_rank: i64,
+    /// Since when.
+    pub created_at: Time,
+}
+
+/// A change of a wallet that was read at `version`.
+#[derive(Clone, Debug)]
+pub struct WalletChange {
+    /// The wallet.
+    pub id: WalletId,
+    /// The version it was read at.
+    pub version: i64,
+    /// What happens to it.
+    pub kind: WalletMove,
+}
+
+/// What happens to a wallet.
+#[derive(Clone, Debug)]
+pub enum WalletMove {
+    /// Lent to an order.
+    Lease {
+        /// The order.
+        order: OrderId,
+        /// When.
+        at: Time,
+    },
+    /// Its lease ended: it rests until a time of its settled chain.
+    Rest {
+        /// The height its lease ended at.
+        leased_to: u64,
+        /// When it may be leased again, in chain time.
+        until: Time,
+    },
+    /// It has rested.
+    Return {
+        /// Its place in the queue of the free.
+        queue_rank: i64,
+    },
+    /// Money arrived in this block: it is not lent again before that block is settled.
+    PaidAt(u64),
+}
+
+impl WalletMove {
+    /// The status that the move leads to, where it changes it.
+    #[must_use]
+    pub const fn status(&self) -> Option<WalletStatus> {
+        match self {
+            Self::Lease { .. } => Some(WalletStatus::Occupied),
+            Self::Rest { .. } => Some(WalletStatus::Cooldown),
+            Self::Return { .. } => Some(WalletStatus::Available),
+            Self::PaidAt(_) => None,
+        }
+    }
+}
+
+/// What a shop says about an order; decides nothing about payment.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct Details {
+    /// The shop's user.
+    pub user_id: Option<String>,
+    /// The plan to activate.
+    pub plan_id: Option<String>,
+    /// The shop's own number, unique per merchant.
+    pub merchant_order_id: Option<String>,
+    /// Where webhooks go instead of the merchant's address.
+    pub callback_url: Option<String>,
+    /// Where the payer may return to.
+    pub redirect_url: Option<String>,
+    /// The shop's own JSON object, as text.
+    pub metadata: String,
+    /// The operator's note.
+    pub note: Option<String>,
+}
+
+/// An order that is created.
+#[derive(Clone, Debug)]
+pub struct NewOrder {
+    /// Its id.
+    pub id: OrderId,
+    /// Whose it is.
+    pub merchant: MerchantId,
+    /// Real money?
+    pub livemode: bool,
+    /// When.
+    pub created_at: Time,
+    /// What the shop says.
+    pub details: Details,
+    /// The order.
+    pub order: Order,
+}
+
+/// An order that took a step.
+#[derive(Clone, Debug)]
+pub struct OrderChange {
+    /// The order.
+    pub id: OrderId,
+    /// The version it was read at.
+    pub version: i64,
+    /// Its state now.
+    pub order: Order,
+    /// Why a person cancelled it, where one did now.
+    pub cancel_reason: Option<String>,
+}
+
+/// A lease and the tag of its wallet's address.
+#[derive(Clone, Debug)]
+pub struct NewLease {
+    /// The lease.
+    pub lease: Lease,
+    /// The wallet's address as people on this chain write it.
+    pub address_text: String,
+    /// The MAC over (wallet, network, address).
+    pub tag: String,
+    /// When the order's late window ends.
+    pub late_until: Time,
+    /// Since when.
+    pub at: Time,
+}
+
+/// What became of a transfer, as it is recorded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Recorded {
+    /// Counts for its order.
+    Matched,
+    /// Came too late for its order and does not count.
+    Late,
+    /// No order owns it.
+    Stray,
+    /// As stray, and very small.
+    Dust,
+    /// Between wallets of ours.
+    Own,
+    /// Cannot be read.
+    Unreadable,
+}
+
+names!(Recorded:
+    Matched "matched",
+    Late "late",
+    Stray "stray",
+    Dust "dust",
+    Own "own",
+    Unreadable "unreadable",
+);
+
+/// A transfer, new or in a new state.
+#[derive(Clone, Debug)]
+pub struct TransferChange {
+    /// Its id here.
+    pub id: TransferId,
+    /// The version it was read at; `None` for a new one.
+    pub version: Option<i64>,
+    /// The transfer and its state.
+    pub payment: Payment,
+    /// The hash of the block it is in, or was in last.
+    pub block_hash: Hash,
+    /// What became of it.
+    pub recorded: Recorded,
+    /// The order it belongs to.
+    pub order: Option<OrderId>,
+    /// The wallet it went to; `None` for an unreadable one that names none of ours.
+    pub wallet: Option<WalletId>,
+    /// Both addresses as people on this chain write them: from, to.
+    pub address_texts: (String, String),
+    /// The raw log of an unreadable one.
+    pub raw_log: Option<String>,
+    /// When it was first seen.
+    pub seen_at: Time,
+}
+
+/// A double entry: `value` moves from one account to another. Append-only: a correction is an
+/// entry the other way round.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct JournalEntry {
+    /// The transfer it records.
+    pub transfer: TransferId,
+    /// Which entry about this transfer: 0, then one more for every correction.
+    pub turn: i64,
+    /// Where.
+    pub network: Network,
+    /// The account that has more after it.
+    pub debit: String,
+    /// The account that has less after it.
+    pub credit: String,
+    /// Base units.
+    pub value: Raw,
+    /// When.
+    pub at: Time,
+}
+
+/// An event, its body, and where it goes.
+#[derive(Clone, Debug)]
+pub struct NewEvent {
+    /// Its id; also the `webhook-id`.
+    pub id: EventId,
+    /// What happened.
+    pub kind: EventType,
+    /// Whose.
+    pub merchant: MerchantId,
+    /// To which order.
+    pub order: OrderId,
+    /// When.
+    pub at: Time,
+    /// The body of its webhook, fixed now.
+    pub body: String,
+    /// Where it is delivered to, if anywhere.
+    pub delivery: Option<(DeliveryId, String)>,
+}
+
+/// An alert.
+#[derive(Clone, Debug)]
+pub struct NewAlert {
+    /// Its id.
+    pub id: AlertId,
+    /// What happened.
+    pub kind: AlertKind,
+    /// What it is about, as a text that is the same whenever the same thing is meant: one alert
+    /// each.
+    pub about: String,
+    /// In words.
+    pub detail: String,
+    /// When.
+    pub at: Time,
+}
+
+/// The outcome of a try of a delivery.
+#[derive(Clone, Debug)]
+pub struct DeliveryChange {
+    /// The delivery.
+    pub id: DeliveryId,
+    /// Tries made, this one included.
+    pub tries: u32,
+    /// What it is now.
+    pub state: DeliveryState,
+    /// The status code of the answer, if one came.
+    pub code: Option<u16>,
+    /// The failure in words, if it failed.
+    pub error: Option<String>,
+    /// When.
+    pub at: Time,
+}
+
+/// What becomes of a delivery after a try.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DeliveryState {
+    /// Accepted.
+    Delivered,
+    /// To be tried again then.
+    Due(Time),
+    /// The schedule is used up.
+    Failed,
+}
+
+/// An answer that is kept under an idempotency key.
+#[derive(Clone, Debug)]
+pub struct KeptAnswer {
+    /// Merchant, method, path and key, in one text.
+    pub scope: String,
+    /// The MAC of the request's body.
+    pub body_mac: String,
+    /// The status code.
+    pub status: u16,
+    /// The `Location` header, if there was one.
+    pub location: Option<String>,
+    /// The body.
+    pub body: String,
+    /// When.
+    pub at: Time,
+}
