@@ -106,6 +106,7 @@ CREATE TABLE usdt_payment_orders (
     redirect_url TEXT,
     metadata TEXT NOT NULL,
     note TEXT,
+    payer_chooses BIGINT NOT NULL,
     created_at BIGINT NOT NULL,
     paid_at BIGINT,
     paid_by TEXT,

@@ -1,1 +1,5 @@
-fn main(){}
+//! The `tidegate` binary. Everything it does is in the library, where tests can reach it.
+
+fn main() -> std::process::ExitCode {
+    tidegate::cli::main()
+}

@@ -160,6 +160,8 @@ pub struct Details {
     pub metadata: String,
     /// The operator's note.
     pub note: Option<String>,
+    /// Whether the shop left the choice of network to the payer.
+    pub payer_chooses: bool,
 }
 
 /// An order that is created.

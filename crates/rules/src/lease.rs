@@ -100,13 +100,14 @@ pub fn claim(leases: &[Window], transfer: &Incoming, dust_below: Amount) -> Clai
 ///
 /// Zero only for a key made here that was never leased and never received anything: nobody can
 /// have paid to it before. Every other wallet starts at the new order's settled head, or where its
-/// last lease ended if that is higher.
+/// last lease ended if that is higher; while there is no settled head it cannot be leased, for then
+/// its whole history would be the new order's.
 #[must_use]
-pub fn start(fresh: bool, settled: Option<Mark>, last_to: Option<u64>) -> u64 {
+pub fn start(fresh: bool, settled: Option<Mark>, last_to: Option<u64>) -> Option<u64> {
     if fresh {
-        return 0;
+        return Some(0);
     }
-    settled.map_or(0, |mark| mark.number).max(last_to.unwrap_or(0))
+    Some(settled?.number.max(last_to.unwrap_or(0)))
 }
 
 /// True once a lease may end: its order is over, and the settled head of its network is past the

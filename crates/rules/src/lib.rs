@@ -23,3 +23,4 @@ pub mod notify;
 pub mod order;
 pub mod time;
 pub mod wallet;
+pub mod watch;

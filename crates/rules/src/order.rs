@@ -52,14 +52,22 @@ pub struct Head {
 impl Head {
     /// The settled head: the highest applied block that meets `depth` and the floor. `None` while
     /// there is none, or when it is older than what is kept.
+    ///
+    /// Its height never moves back. On a branch that is shorter than the last one was, the block
+    /// now at that height is not buried deep enough, so the time is that of the highest one that
+    /// is: a block that may yet go proves no deadline passed.
     #[must_use]
     pub fn settled(&self, depth: Depth) -> Option<Mark> {
         let depth = self.floor.map_or(depth, |floor| floor.max(depth));
-        let number = match depth {
-            Depth::Blocks(blocks) => self.peak.checked_add(1)?.checked_sub(u64::from(blocks.max(1)))?,
-            Depth::Final => self.finalized?,
+        let (number, buried) = match depth {
+            Depth::Blocks(blocks) => {
+                let below = |tip: u64| tip.checked_add(1)?.checked_sub(u64::from(blocks.max(1)));
+                (below(self.peak)?, below(self.tip.number)?)
+            }
+            Depth::Final => (self.finalized?, self.tip.number),
         };
-        self.mark(number.min(self.tip.number))
+        let number = number.min(self.tip.number);
+        Some(Mark { number, time: self.mark(number.min(buried))?.time })
     }
 
     /// True when a block at `number` is settled: at or below the settled head, and buried deep
@@ -205,7 +213,7 @@ pub struct Payment {
     pub proven: bool,
     /// Whether it is settled. Only orphaning takes this back.
     pub settled: bool,
-    /// Late money that was counted.
+    /// Late money that was counted, and counts wherever in the late window it stands.
     pub promoted: bool,
     /// Linked by a person: counts whatever its time.
     pub by_hand: bool,
@@ -243,7 +251,15 @@ impl Payment {
 
     /// Whether it belongs into the sums of an order that is not cancelled, as long as it stands.
     fn is_matched(&self, terms: &Terms) -> bool {
-        self.by_hand || self.promoted || self.is_on_time(terms)
+        self.by_hand || self.is_on_time(terms) || (self.promoted && self.is_in_window(terms))
+    }
+
+    fn is_in_window(&self, terms: &Terms) -> bool {
+        self.block.time <= terms.late_until()
+    }
+
+    fn is(&self, network: &Network, key: TransferKey) -> bool {
+        self.network == *network && self.key == key
     }
 }
 
@@ -469,10 +485,11 @@ pub fn advance(order: &Order, payments: &[Payment], heads: &Heads, now: Time) ->
         settle(&mut step, &heads);
         lapse(&mut step);
         reassess(&mut step);
-        tell_late(&mut step);
+        let told = tell_late(&mut step);
         pay(&mut step, now);
         expire(&mut step, &heads, now);
         revert(&mut step);
+        alert_late(&mut step, told);
         tell_excess(&mut step);
     }
     step
@@ -480,31 +497,40 @@ pub fn advance(order: &Order, payments: &[Payment], heads: &Heads, now: Time) ->
 
 /// The views of the heads to live through: for each network, its settled head held at each height
 /// where something of this order settles or its time runs out, then the heads as they are.
+///
+/// Only one network moves at a time. It is the one whose payments wait to settle, so it comes
+/// first: while another is held at the end of the order's time, long past perhaps, nothing may
+/// settle out of turn.
 fn stages(order: &Order, payments: &[Payment], heads: &Heads) -> Vec<Heads> {
-    let mut stages = Vec::new();
+    let open = order.facts.paid.is_none() && order.facts.expired_at.is_none() && order.facts.cancelled_at.is_none();
+    let (mut moving, mut resting) = (Vec::new(), Vec::new());
     for (network, head) in heads {
         let depth = order.terms.depth(network);
         let Some(settled) = head.settled(depth) else { continue };
-        let waiting = payments
+        let mut heights: Vec<u64> = payments
             .iter()
             .filter(|payment| payment.network == *network && payment.standing && payment.proven && !payment.settled)
-            .map(|payment| payment.block.number);
-        let open = order.facts.paid.is_none() && order.facts.expired_at.is_none() && order.facts.cancelled_at.is_none();
+            .map(|payment| payment.block.number)
+            .collect();
+        let stages = if heights.is_empty() { &mut resting } else { &mut moving };
         let leased = order.leases.iter().any(|lease| lease.network == *network);
-        let runs_out = if open && leased { head.first_after(order.terms.expires_at, settled.number) } else { None };
-        let mut heights: Vec<u64> = waiting.chain(runs_out).filter(|height| *height < settled.number).collect();
+        if open && leased {
+            heights.extend(head.first_after(order.terms.expires_at, settled.number));
+        }
+        heights.retain(|height| *height < settled.number);
         heights.sort_unstable();
         heights.dedup();
-        for height in heights {
+        stages.extend(heights.into_iter().map(|height| {
             let mut held = heads.clone();
             if let Some(head) = held.get_mut(network) {
                 head.hold_settled_at(height, depth);
             }
-            stages.push(held);
-        }
+            held
+        }));
     }
-    stages.push(heads.clone());
-    stages
+    moving.append(&mut resting);
+    moving.push(heads.clone());
+    moving
 }
 
 impl Head {
@@ -535,22 +561,37 @@ fn settle(step: &mut Step, heads: &Heads) {
     }
 }
 
-/// A confirmation whose transfer left the chain before it settled is void.
+/// A confirmation whose transfer left the chain before it settled is void. A transfer that came to
+/// an address of the order is judged by its time again; any other is not this order's any more.
 fn lapse(step: &mut Step) {
-    let facts = &mut step.order.facts;
-    if facts.paid.is_some() {
+    let order = &mut step.order;
+    if order.facts.paid.is_some() {
         return;
     }
-    let Some(Confirmation { transfer: Some((network, key)), .. }) = &facts.confirmation else { return };
-    let linked = step.payments.iter_mut().find(|payment| payment.network == *network && payment.key == *key);
-    match linked {
-        Some(payment) if payment.standing => {}
-        Some(payment) => {
-            payment.by_hand = false;
-            facts.confirmation = None;
-        }
-        None => facts.confirmation = None,
+    let Some(Confirmation { transfer: Some((network, key)), .. }) = &order.facts.confirmation else { return };
+    let linked = step.payments.iter().position(|payment| payment.is(network, *key));
+    let Some(payment) = linked.and_then(|index| step.payments.get_mut(index)) else {
+        order.facts.confirmation = None;
+        return;
+    };
+    if payment.standing {
+        return;
     }
+    payment.by_hand = false;
+    let ours = order
+        .leases
+        .iter()
+        .any(|lease| lease.network == payment.network && lease.address == payment.to && lease.from < payment.block.number);
+    if !ours {
+        step.payments.retain(|payment| !payment.is(network, *key));
+    }
+    order.facts.confirmation = None;
+}
+
+/// The standing payment that a person linked.
+fn linked<'a>(facts: &Facts, payments: &'a [Payment]) -> Option<&'a Payment> {
+    let (network, key) = facts.confirmation.as_ref()?.transfer.as_ref()?;
+    payments.iter().find(|payment| payment.is(network, *key) && payment.standing)
 }
 
 /// Brings the derived fields up to date and names what the shop should know of the difference.
@@ -559,6 +600,8 @@ fn reassess(step: &mut Step) {
     update(step);
     let order = &step.order;
     match order.status {
+        // Confirmed by hand with a transfer that has settled: paid in this very step.
+        Status::Confirming if linked(&order.facts, &step.payments).is_some_and(|payment| payment.settled) => {}
         Status::Confirming if before.1 != Status::Confirming => step.tell(EventType::Confirming),
         Status::Pending | Status::Expired if order.tally.received > before.0.received && order.tally.received < order.terms.due() => {
             step.tell(EventType::Underpaid);
@@ -573,65 +616,68 @@ fn update(step: &mut Step) {
     (order.tally, order.status, order.exception) = assess(&order.terms, &order.facts, &step.payments);
 }
 
-/// Once per late transfer, when it settles, counted or not.
-fn tell_late(step: &mut Step) {
-    for index in 0..step.payments.len() {
-        let Some(payment) = step.payments.get_mut(index) else { continue };
-        let late = step.order.facts.cancelled_at.is_some() || !(payment.by_hand || payment.is_on_time(&step.order.terms));
+/// Once per late transfer, when it settles, counted or not. Says which ones were told of now.
+fn tell_late(step: &mut Step) -> Vec<(Network, TransferKey)> {
+    let cancelled = step.order.facts.cancelled_at.is_some();
+    let mut told = Vec::new();
+    for payment in &mut step.payments {
+        let late = cancelled || !(payment.by_hand || payment.is_on_time(&step.order.terms));
         if late && payment.settled && !payment.late_told {
             payment.late_told = true;
-            let transfer = Some((payment.network.clone(), payment.key));
-            step.events.push(Event { kind: EventType::LatePayment, transfer: transfer.clone() });
-            step.alerts.push(Alert { kind: AlertKind::LateMoney, transfer });
+            told.push((payment.network.clone(), payment.key));
+        }
+    }
+    let events = told.iter().map(|transfer| Event { kind: EventType::LatePayment, transfer: Some(transfer.clone()) });
+    step.events.extend(events);
+    told
+}
+
+/// Late money is a loose end for the operator, unless it helped to pay.
+fn alert_late(step: &mut Step, told: Vec<(Network, TransferKey)>) {
+    for (network, key) in told {
+        let counts = |payment: &Payment| payment.is(&network, key) && disposition(&step.order, payment) == Disposition::Matched;
+        if !step.payments.iter().any(counts) {
+            step.alerts.push(Alert { kind: AlertKind::LateMoney, transfer: Some((network, key)) });
         }
     }
 }
 
-/// Settled money that reaches what is due pays the order, once for ever.
+/// Settled money that reaches what is due pays the order, once for ever. So does the transfer that
+/// a person named, once it settles; until then money that came by itself may be first.
 fn pay(step: &mut Step, now: Time) {
     let order = &mut step.order;
     if order.facts.paid.is_some() || order.facts.cancelled_at.is_some() {
         return;
     }
     let due = order.terms.due();
-    let paid = if let Some(confirmation) = &order.facts.confirmation {
-        let linked = |payment: &&Payment| {
-            Some((&payment.network, payment.key)) == confirmation.transfer.as_ref().map(|(network, key)| (network, *key))
-        };
-        step.payments.iter().find(linked).is_some_and(|payment| payment.settled).then_some((PaidBy::Person, false))
+    let (by, late) = if linked(&order.facts, &step.payments).is_some_and(|payment| payment.settled) {
+        (PaidBy::Person, false)
     } else if order.tally.confirmed >= due {
-        Some((PaidBy::Money, false))
+        (PaidBy::Money, false)
     } else if order.terms.accept_late
         && matches!(order.status, Status::Pending | Status::Expired)
         && settled_with_late(&order.terms, &step.payments) >= due
     {
         promote_late(&order.terms, &mut step.payments);
-        Some((PaidBy::Money, true))
+        (PaidBy::Money, true)
     } else {
-        None
+        return;
     };
-    if let Some((by, late)) = paid {
-        order.facts.paid = Some(Paid { at: now, by, late });
-        update(step);
-        step.tell(EventType::Paid);
-        // Late money that helped to pay is no loose end for the operator.
-        if late {
-            step.alerts.retain(|alert| alert.kind != AlertKind::LateMoney);
-        }
-    }
+    order.facts.paid = Some(Paid { at: now, by, late });
+    update(step);
+    step.tell(EventType::Paid);
 }
 
 /// Settled money, on time and late together.
 fn settled_with_late(terms: &Terms, payments: &[Payment]) -> Amount {
-    let within =
-        |payment: &&Payment| payment.standing && payment.settled && (payment.is_matched(terms) || payment.block.time <= terms.late_until());
+    let within = |payment: &&Payment| payment.standing && payment.settled && (payment.is_matched(terms) || payment.is_in_window(terms));
     sum(payments.iter().filter(within))
 }
 
 /// All settled late money counts from now on.
 fn promote_late(terms: &Terms, payments: &mut [Payment]) {
     for payment in payments {
-        if payment.standing && payment.settled && !payment.is_matched(terms) && payment.block.time <= terms.late_until() {
+        if payment.standing && payment.settled && !payment.is_matched(terms) && payment.is_in_window(terms) {
             payment.promoted = true;
         }
     }
@@ -664,30 +710,22 @@ fn expire(step: &mut Step, heads: &Heads, now: Time) {
 }
 
 /// Marks a paid order whose money left the chain, and clears the mark when settled money is back.
+/// Late money that has settled before the loss stands in for it at once.
 fn revert(step: &mut Step) {
     let order = &mut step.order;
     let Some(paid) = order.facts.paid else { return };
-    let linked = order.facts.confirmation.as_ref().map(|confirmation| confirmation.transfer.as_ref());
+    let by_hand = paid.by == PaidBy::Person;
     // A bare word has no money behind it that could be taken back.
-    if paid.by == PaidBy::Person && linked == Some(None) {
+    if by_hand && order.facts.confirmation.as_ref().is_some_and(|confirmation| confirmation.transfer.is_none()) {
         return;
     }
-    let hand = |pick: fn(&Payment) -> bool| {
-        linked.flatten().is_some_and(|(network, key)| {
-            step.payments.iter().any(|payment| payment.network == *network && payment.key == *key && pick(payment))
-        })
-    };
+    let hand = linked(&order.facts, &step.payments).filter(|_| by_hand);
     let due = order.terms.due();
-    if !order.facts.reverted {
-        if order.tally.received < due && !hand(|payment| payment.standing) {
-            order.facts.reverted = true;
-            update(step);
-            step.tell(EventType::PaymentReverted);
-            step.alerts.push(Alert { kind: AlertKind::PaymentReverted, transfer: None });
-        }
+    let lost = order.tally.received < due && hand.is_none();
+    if !lost && !order.facts.reverted {
         return;
     }
-    let back_without_late = order.tally.confirmed >= due || hand(|payment| payment.settled);
+    let back_without_late = order.tally.confirmed >= due || hand.is_some_and(|payment| payment.settled);
     if back_without_late || settled_with_late(&order.terms, &step.payments) >= due {
         if !back_without_late {
             promote_late(&order.terms, &mut step.payments);
@@ -695,6 +733,11 @@ fn revert(step: &mut Step) {
         }
         order.facts.reverted = false;
         update(step);
+    } else if !order.facts.reverted {
+        order.facts.reverted = true;
+        update(step);
+        step.tell(EventType::PaymentReverted);
+        step.alerts.push(Alert { kind: AlertKind::PaymentReverted, transfer: None });
     }
 }
 
@@ -755,14 +798,16 @@ pub fn cancel(order: &Order, payments: &[Payment], how: Cancel, now: Time) -> Re
     if !standing.is_empty() && how == Cancel::IfUntouched {
         return Err(Refusal::PaymentInProgress);
     }
-    for payment in standing {
+    // What has settled is told and alerted as every late transfer is; the rest is alerted now.
+    for payment in standing.into_iter().filter(|payment| !payment.settled) {
         step.alerts.push(Alert { kind: AlertKind::LateMoney, transfer: Some((payment.network.clone(), payment.key)) });
     }
     step.order.facts.cancelled_at = Some(now);
     step.order.facts.confirmation = None;
     update(&mut step);
     step.tell(EventType::Cancelled);
-    tell_late(&mut step);
+    let told = tell_late(&mut step);
+    alert_late(&mut step, told);
     Ok(step)
 }
 
@@ -794,16 +839,21 @@ pub fn confirm(
         step.tell(EventType::Paid);
         return Ok(step);
     };
-    let same = |payment: &Payment| payment.network == linked.network && payment.key == linked.key;
-    if payments.iter().any(|payment| same(payment) && may_count(order, payment)) {
+    let same = |payment: &&Payment| payment.is(&linked.network, linked.key);
+    let listed = payments.iter().find(same);
+    if listed.is_some_and(|payment| may_count(order, payment)) {
         return Err(Refusal::TransferCounted);
     }
-    step.payments.retain(|payment| !same(payment));
+    linked.late_told |= listed.is_some_and(|payment| payment.late_told);
     linked.by_hand = true;
+    // Another order's terms may have called it settled sooner.
+    linked.settled = false;
     step.order.facts.confirmation = Some(Confirmation { transfer: Some((linked.network.clone(), linked.key)), reason: reason.to_owned() });
+    step.payments.retain(|payment| !payment.is(&linked.network, linked.key));
     step.payments.push(linked);
-    let after = advance(&step.order, &step.payments, heads, now);
-    Ok(after)
+    // By the heads as they are: a transfer that has settled pays without passing `confirming`.
+    settle(&mut step, heads);
+    Ok(advance(&step.order, &step.payments, heads, now))
 }
 
 /// True when a transfer that an order lists counts there, or may still: then no person may move it.
@@ -817,12 +867,13 @@ pub fn may_count(order: &Order, payment: &Payment) -> bool {
     }
 }
 
-/// Gives a pending order more time.
+/// Gives a pending order more time. Money that was late may be on time by it, so the order takes a
+/// step; transfers that were stray only because of their time are for the caller to claim again.
 ///
 /// # Errors
 /// [`Refusal::NotPending`] unless pending; [`Refusal::BadExpiry`] unless later than before, than
 /// `now` and than every leased network's newest block, and at most seven days ahead.
-pub fn extend(order: &Order, expires_at: Time, heads: &Heads, now: Time) -> Result<Order, Refusal> {
+pub fn extend(order: &Order, payments: &[Payment], expires_at: Time, heads: &Heads, now: Time) -> Result<Step, Refusal> {
     if order.status != Status::Pending {
         return Err(Refusal::NotPending);
     }
@@ -832,5 +883,5 @@ pub fn extend(order: &Order, expires_at: Time, heads: &Heads, now: Time) -> Resu
     }
     let mut order = order.clone();
     order.terms.expires_at = expires_at;
-    Ok(order)
+    Ok(advance(&order, payments, heads, now))
 }

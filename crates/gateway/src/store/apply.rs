@@ -6,8 +6,8 @@ use serde_json::{Map, Value, json};
 use sqlx::AnyConnection;
 use tidegate_rules::amount::Amount;
 use tidegate_rules::changes::{
-    Changes, Cursor, DeliveryChange, DeliveryState, KeptAnswer, NewAlert, NewEvent, NewLease, NewOrder, NewWallet, OrderChange, TransferChange,
-    WalletChange, WalletMove,
+    Changes, Cursor, DeliveryChange, DeliveryState, KeptAnswer, NewAlert, NewEvent, NewLease, NewOrder, NewWallet, OrderChange,
+    TransferChange, WalletChange, WalletMove,
 };
 use tidegate_rules::lease::Lease;
 use tidegate_rules::order::{Depth, Facts, PaidBy, Terms};
@@ -99,17 +99,17 @@ fn millis(time: Option<Time>) -> Option<i64> {
 async fn move_cursor(db: &mut AnyConnection, cursor: &Cursor) -> Applied {
     let network = cursor.network.as_str();
     let moved = match cursor.version {
-        Some(version) => {
-            sqlx::query("UPDATE networks SET tip = $1, peak = $2, finalized = $3, halted = $4, version = version + 1 WHERE name = $5 AND version = $6")
-                .bind(height(cursor.tip))
-                .bind(height(cursor.peak))
-                .bind(cursor.finalized.map(height))
-                .bind(&cursor.halted)
-                .bind(network)
-                .bind(version)
-                .execute(&mut *db)
-                .await?
-        }
+        Some(version) => sqlx::query(
+            "UPDATE networks SET tip = $1, peak = $2, finalized = $3, halted = $4, version = version + 1 WHERE name = $5 AND version = $6",
+        )
+        .bind(height(cursor.tip))
+        .bind(height(cursor.peak))
+        .bind(cursor.finalized.map(height))
+        .bind(&cursor.halted)
+        .bind(network)
+        .bind(version)
+        .execute(&mut *db)
+        .await?,
         None => {
             sqlx::query("INSERT INTO networks (name, tip, peak, finalized, halted, version) VALUES ($1, $2, $3, $4, $5, 1)")
                 .bind(network)
@@ -245,8 +245,8 @@ async fn insert_order(db: &mut AnyConnection, new: &NewOrder) -> Result<(), sqlx
     sqlx::query(
         "INSERT INTO usdt_payment_orders (id, merchant_id, livemode, status, network, token, amount, amount_received, amount_confirmed, tolerance, \
          expires_at, late_window, accept_late, cooldown, depths, user_id, plan_id, merchant_order_id, callback_url, redirect_url, metadata, created_at, \
-         paid_late, reverted, excess_told, version) \
-         VALUES ($1, $2, $3, $4, $5, 'USDT', $6, 0, 0, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, 0, 0, 0, 1)",
+         payer_chooses, paid_late, reverted, excess_told, version) \
+         VALUES ($1, $2, $3, $4, $5, 'USDT', $6, 0, 0, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, 0, 0, 0, 1)",
     )
     .bind(new.id.to_string())
     .bind(new.merchant.to_string())
@@ -267,6 +267,7 @@ async fn insert_order(db: &mut AnyConnection, new: &NewOrder) -> Result<(), sqlx
     .bind(details.redirect_url.as_deref())
     .bind(&details.metadata)
     .bind(new.created_at.millis())
+    .bind(i64::from(details.payer_chooses))
     .execute(db)
     .await?;
     Ok(())
@@ -327,7 +328,11 @@ async fn insert_lease(db: &mut AnyConnection, new: &NewLease) -> Result<(), sqlx
 }
 
 async fn end_lease(db: &mut AnyConnection, lease: &Lease, to: u64) -> Applied {
-    let result = sqlx::query("UPDATE leases SET to_height = $1 WHERE id = $2 AND to_height IS NULL").bind(height(to)).bind(lease.id.to_string()).execute(db).await?;
+    let result = sqlx::query("UPDATE leases SET to_height = $1 WHERE id = $2 AND to_height IS NULL")
+        .bind(height(to))
+        .bind(lease.id.to_string())
+        .execute(db)
+        .await?;
     Ok(one(&result))
 }
 

@@ -96,7 +96,7 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError::Open`] says what is wrong with the URL, the file, the server or the schema.
-    pub async fn open(url: &str, pool_size: u32, migrate: Migrate) -> Result<Self, StoreError> {
+    pub async fn open(url: &str, pool_size: u32, pool_timeout: Duration, migrate: Migrate) -> Result<Self, StoreError> {
         sqlx::any::install_default_drivers();
         let engine = if url.starts_with("sqlite:") { Engine::Sqlite } else { Engine::Postgres };
         let address = match engine {
@@ -114,7 +114,7 @@ impl Store {
 
         let readers = AnyPoolOptions::new()
             .max_connections(pool_size)
-            .acquire_timeout(Duration::from_secs(10))
+            .acquire_timeout(pool_timeout)
             .after_connect(move |connection, _| Box::pin(async move { prepare(engine, connection).await }))
             .connect_with(options)
             .await
@@ -172,7 +172,8 @@ impl Store {
             Err(sqlx::Error::Database(error)) if is_conflict_code(error.code().as_deref()) => Ok(Commit::Conflict),
             Err(error) => {
                 tracing::warn!(%error, "the connection broke during a commit: looking the commit up");
-                let found: Option<i64> = sqlx::query_scalar("SELECT at FROM commits WHERE id = $1").bind(&id).fetch_optional(&self.readers).await?;
+                let found: Option<i64> =
+                    sqlx::query_scalar("SELECT at FROM commits WHERE id = $1").bind(&id).fetch_optional(&self.readers).await?;
                 found.map(|_| Commit::Done).ok_or(StoreError::Lost)
             }
         }
@@ -236,7 +237,9 @@ async fn check_sqlite(connection: &mut AnyConnection) -> Result<(), StoreError> 
     let mut parts = found.split('.').map(|part| part.parse().unwrap_or(0));
     let version = (parts.next().unwrap_or(0), parts.next().unwrap_or(0), parts.next().unwrap_or(0));
     if version < SQLITE_MIN {
-        return Err(StoreError::Open(format!("this binary was built with SQLite {found}; expected at least 3.51.3, which does not corrupt the WAL: build it with libsqlite3-sys 0.37 or later")));
+        return Err(StoreError::Open(format!(
+            "this binary was built with SQLite {found}; expected at least 3.51.3, which does not corrupt the WAL: build it with libsqlite3-sys 0.37 or later"
+        )));
     }
     Ok(())
 }
@@ -250,7 +253,9 @@ fn open_error(engine: Engine, error: &sqlx::Error) -> StoreError {
         other => other.to_string().split("://").next().unwrap_or_default().to_owned(),
     };
     StoreError::Open(match engine {
-        Engine::Sqlite => format!("could not open the SQLite file of DATABASE_URL: {what}; check that its directory exists and can be written"),
+        Engine::Sqlite => {
+            format!("could not open the SQLite file of DATABASE_URL: {what}; check that its directory exists and can be written")
+        }
         Engine::Postgres => format!("could not open the PostgreSQL database of DATABASE_URL: {what}; check host, name, user and password"),
     })
 }

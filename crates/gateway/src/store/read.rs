@@ -13,7 +13,9 @@ use tidegate_rules::block::{Address, BlockRef, Hash, Network, TransferKey};
 use tidegate_rules::changes::{Details, Recorded};
 use tidegate_rules::id::{DeliveryId, LeaseId, MerchantId, OrderId, TransferId, WalletId};
 use tidegate_rules::lease::{Lease, Window};
-use tidegate_rules::order::{self, Confirmation, Depth, Exception, Facts, Mark, Order, Paid, PaidBy, Payment, PaymentStatus, Status, Tally, Terms};
+use tidegate_rules::order::{
+    self, Confirmation, Depth, Exception, Facts, Mark, Order, Paid, PaidBy, Payment, PaymentStatus, Status, Tally, Terms,
+};
 use tidegate_rules::time::{Span, Time};
 use tidegate_rules::wallet::{WalletKind, WalletStatus};
 
@@ -196,6 +198,8 @@ pub struct DueDelivery {
     pub kind: String,
     /// Whose secret signs it.
     pub merchant: MerchantId,
+    /// Which order it is about.
+    pub order: OrderId,
     /// Where to.
     pub url: String,
     /// Who the receiver is.
@@ -382,7 +386,11 @@ impl Store {
 
     /// Stores a setting unless it is there, and says what is there then.
     pub async fn setting_or(&self, name: &str, value: &str) -> Found<String> {
-        sqlx::query("INSERT INTO settings (name, value) VALUES ($1, $2) ON CONFLICT (name) DO NOTHING").bind(name).bind(value).execute(&self.readers).await?;
+        sqlx::query("INSERT INTO settings (name, value) VALUES ($1, $2) ON CONFLICT (name) DO NOTHING")
+            .bind(name)
+            .bind(value)
+            .execute(&self.readers)
+            .await?;
         self.setting(name).await?.ok_or_else(|| StoreError::corrupt("setting", name))
     }
 
@@ -404,7 +412,12 @@ impl Store {
         let rows = sqlx::query("SELECT id, name, webhook_url, webhook_secret FROM merchants ORDER BY id").fetch_all(&self.readers).await?;
         rows.iter()
             .map(|row| {
-                Ok(MerchantRow { id: parse(row, "id")?, name: row.try_get("name")?, webhook_url: row.try_get("webhook_url")?, webhook_secret: row.try_get("webhook_secret")? })
+                Ok(MerchantRow {
+                    id: parse(row, "id")?,
+                    name: row.try_get("name")?,
+                    webhook_url: row.try_get("webhook_url")?,
+                    webhook_secret: row.try_get("webhook_secret")?,
+                })
             })
             .collect()
     }
@@ -425,19 +438,37 @@ impl Store {
 
     /// Whose key hashes to this?
     pub async fn api_key(&self, secret_hash: &str) -> Found<Option<ApiKeyRow>> {
-        let row = sqlx::query("SELECT id, merchant_id, scopes FROM api_keys WHERE secret_hash = $1").bind(secret_hash).fetch_optional(&self.readers).await?;
-        row.map(|row| Ok(ApiKeyRow { id: row.try_get("id")?, merchant: parse(&row, "merchant_id")?, scopes: row.try_get("scopes")? })).transpose()
+        let row = sqlx::query("SELECT id, merchant_id, scopes FROM api_keys WHERE secret_hash = $1")
+            .bind(secret_hash)
+            .fetch_optional(&self.readers)
+            .await?;
+        row.map(|row| Ok(ApiKeyRow { id: row.try_get("id")?, merchant: parse(&row, "merchant_id")?, scopes: row.try_get("scopes")? }))
+            .transpose()
     }
 
     /// Where is the follower of this network? `None` for one never seen.
     pub async fn network(&self, name: &Network) -> Found<Option<NetworkRow>> {
-        let Some(row) = sqlx::query("SELECT peak, finalized, halted, version FROM networks WHERE name = $1").bind(name.as_str()).fetch_optional(&self.readers).await? else {
+        let Some(row) = sqlx::query("SELECT peak, finalized, halted, version FROM networks WHERE name = $1")
+            .bind(name.as_str())
+            .fetch_optional(&self.readers)
+            .await?
+        else {
             return Ok(None);
         };
-        let blocks = sqlx::query("SELECT number, hash, parent, time FROM blocks WHERE network = $1 ORDER BY number").bind(name.as_str()).fetch_all(&self.readers).await?;
+        let blocks = sqlx::query("SELECT number, hash, parent, time FROM blocks WHERE network = $1 ORDER BY number")
+            .bind(name.as_str())
+            .fetch_all(&self.readers)
+            .await?;
         let recent = blocks
             .iter()
-            .map(|row| Ok(BlockRef { number: number(row, "number")?, hash: parse(row, "hash")?, parent: parse(row, "parent")?, time: time(row, "time")? }))
+            .map(|row| {
+                Ok(BlockRef {
+                    number: number(row, "number")?,
+                    hash: parse(row, "hash")?,
+                    parent: parse(row, "parent")?,
+                    time: time(row, "time")?,
+                })
+            })
             .collect::<Found<Vec<_>>>()?;
         if recent.is_empty() {
             return Err(StoreError::corrupt("a network without blocks", name));
@@ -454,7 +485,10 @@ impl Store {
 
     /// Which wallets joined after this epoch? The new epoch and their addresses.
     pub async fn addresses_since(&self, name: &Network, epoch: i64) -> Found<(i64, Vec<Address>)> {
-        let newest: Option<i64> = sqlx::query_scalar("SELECT epoch FROM wallet_epochs WHERE network = $1").bind(name.as_str()).fetch_optional(&self.readers).await?;
+        let newest: Option<i64> = sqlx::query_scalar("SELECT epoch FROM wallet_epochs WHERE network = $1")
+            .bind(name.as_str())
+            .fetch_optional(&self.readers)
+            .await?;
         let newest = newest.unwrap_or(0);
         if newest == epoch {
             return Ok((epoch, Vec::new()));
@@ -483,12 +517,14 @@ impl Store {
 
     /// Which wallets' cooldown is over at this time of their settled chain?
     pub async fn rested_wallets(&self, name: &Network, settled: Time, limit: i64) -> Found<Vec<WalletRow>> {
-        let rows = sqlx::query("SELECT * FROM usdt_wallets WHERE network = $1 AND status = 'cooldown' AND rested_at < $2 ORDER BY rested_at LIMIT $3")
-            .bind(name.as_str())
-            .bind(settled.millis())
-            .bind(limit)
-            .fetch_all(&self.readers)
-            .await?;
+        let rows = sqlx::query(
+            "SELECT * FROM usdt_wallets WHERE network = $1 AND status = 'cooldown' AND rested_at < $2 ORDER BY rested_at LIMIT $3",
+        )
+        .bind(name.as_str())
+        .bind(settled.millis())
+        .bind(limit)
+        .fetch_all(&self.readers)
+        .await?;
         rows.iter().map(wallet).collect()
     }
 
@@ -526,9 +562,17 @@ impl Store {
 
     /// How many wallets of each network have each status?
     pub async fn wallet_counts(&self) -> Found<Vec<WalletCount>> {
-        let rows = sqlx::query("SELECT network, status, COUNT(*) AS count FROM usdt_wallets GROUP BY network, status").fetch_all(&self.readers).await?;
+        let rows = sqlx::query("SELECT network, status, COUNT(*) AS count FROM usdt_wallets GROUP BY network, status")
+            .fetch_all(&self.readers)
+            .await?;
         rows.iter()
-            .map(|row| Ok(WalletCount { network: network(row, "network")?, status: named(row, "status", WalletStatus::from_name)?, count: row.try_get("count")? }))
+            .map(|row| {
+                Ok(WalletCount {
+                    network: network(row, "network")?,
+                    status: named(row, "status", WalletStatus::from_name)?,
+                    count: row.try_get("count")?,
+                })
+            })
             .collect()
     }
 
@@ -536,8 +580,9 @@ impl Store {
     pub async fn windows(&self, wallets: &[WalletId]) -> Found<HashMap<WalletId, Vec<Window>>> {
         let mut windows: HashMap<WalletId, Vec<Window>> = HashMap::new();
         for chunk in wallets.chunks(IN_MAX) {
-            let mut query =
-                Where::new("SELECT l.wallet_id, l.order_id, l.from_height, o.expires_at, o.late_window FROM leases l JOIN usdt_payment_orders o ON o.id = l.order_id");
+            let mut query = Where::new(
+                "SELECT l.wallet_id, l.order_id, l.from_height, o.expires_at, o.late_window FROM leases l JOIN usdt_payment_orders o ON o.id = l.order_id",
+            );
             query.is_in("l.wallet_id", chunk.iter().map(ToString::to_string));
             for row in query.fetch(self).await? {
                 windows.entry(parse(&row, "wallet_id")?).or_default().push(Window {
@@ -602,13 +647,17 @@ impl Store {
         Ok(turns)
     }
 
-    /// Which pending orders' time is over, as far as this time tells?
-    pub async fn orders_past(&self, time: Time, limit: i64) -> Found<Vec<OrderId>> {
-        let rows = sqlx::query("SELECT id FROM usdt_payment_orders WHERE status = 'pending' AND expires_at < $1 ORDER BY expires_at LIMIT $2")
-            .bind(time.millis())
-            .bind(limit)
-            .fetch_all(&self.readers)
-            .await?;
+    /// Which pending orders that leased an address here are past this time?
+    pub async fn orders_past(&self, name: &Network, time: Time, limit: i64) -> Found<Vec<OrderId>> {
+        let rows = sqlx::query(
+            "SELECT o.id FROM usdt_payment_orders o WHERE o.status = 'pending' AND o.expires_at < $1 \
+             AND EXISTS (SELECT 1 FROM leases l WHERE l.order_id = o.id AND l.network = $2) ORDER BY o.expires_at LIMIT $3",
+        )
+        .bind(time.millis())
+        .bind(name.as_str())
+        .bind(limit)
+        .fetch_all(&self.readers)
+        .await?;
         rows.iter().map(|row| parse(row, "id")).collect()
     }
 
@@ -673,7 +722,10 @@ impl Store {
         let mut query = Where::new("SELECT o.* FROM usdt_payment_orders o");
         query.and("o.merchant_id = ?", filter.merchant.map(|merchant| Arg::Text(merchant.to_string())));
         query.and("o.status = ?", filter.status.map(|status| Arg::Text(status.name().into())));
-        query.and("EXISTS (SELECT 1 FROM leases l WHERE l.order_id = o.id AND l.network = ?)", filter.network.map(|network| Arg::Text(network.to_string())));
+        query.and(
+            "EXISTS (SELECT 1 FROM leases l WHERE l.order_id = o.id AND l.network = ?)",
+            filter.network.map(|network| Arg::Text(network.to_string())),
+        );
         query.and("o.user_id = ?", text(filter.user_id));
         query.and("o.merchant_order_id = ?", text(filter.merchant_order_id));
         query.and("EXISTS (SELECT 1 FROM leases l WHERE l.order_id = o.id AND l.address = ?)", text(filter.address));
@@ -735,7 +787,7 @@ impl Store {
     /// Which deliveries are due, oldest first, leaving out receivers that are busy?
     pub async fn due_deliveries(&self, now: Time, busy: &[String], limit: i64) -> Found<Vec<DueDelivery>> {
         let mut query = Where::new(
-            "SELECT w.id, w.event_id, w.merchant_id, w.url, w.origin, w.event_at, w.tries, e.kind, e.body FROM payment_webhooks w JOIN events e ON e.id = w.event_id",
+            "SELECT w.id, w.event_id, w.merchant_id, w.order_id, w.url, w.origin, w.event_at, w.tries, e.kind, e.body FROM payment_webhooks w JOIN events e ON e.id = w.event_id",
         );
         query.and("w.due_at <= ?", Some(Arg::Number(now.millis())));
         query.sql.push_str(" AND w.status = 'due'");
@@ -757,6 +809,7 @@ impl Store {
                     event_id: row.try_get("event_id")?,
                     kind: row.try_get("kind")?,
                     merchant: parse(row, "merchant_id")?,
+                    order: parse(row, "order_id")?,
                     url: row.try_get("url")?,
                     origin: row.try_get("origin")?,
                     event_at: time(row, "event_at")?,
@@ -769,13 +822,17 @@ impl Store {
 
     /// When is the next delivery due?
     pub async fn next_delivery_at(&self) -> Found<Option<Time>> {
-        let at: Option<i64> = sqlx::query_scalar("SELECT MIN(due_at) FROM payment_webhooks WHERE status = 'due'").fetch_one(&self.readers).await?;
+        let at: Option<i64> =
+            sqlx::query_scalar("SELECT MIN(due_at) FROM payment_webhooks WHERE status = 'due'").fetch_one(&self.readers).await?;
         Ok(at.map(Time::from_millis))
     }
 
     /// What was answered under this idempotency key?
     pub async fn kept_answer(&self, scope: &str) -> Found<Option<KeptAnswerRow>> {
-        let row = sqlx::query("SELECT body_mac, status, location, body FROM idempotency_keys WHERE scope = $1").bind(scope).fetch_optional(&self.readers).await?;
+        let row = sqlx::query("SELECT body_mac, status, location, body FROM idempotency_keys WHERE scope = $1")
+            .bind(scope)
+            .fetch_optional(&self.readers)
+            .await?;
         row.map(|row| {
             Ok(KeptAnswerRow {
                 body_mac: row.try_get("body_mac")?,
@@ -789,13 +846,18 @@ impl Store {
 
     /// Which alerts are open, newest first? Kind and what each is about.
     pub async fn open_alerts(&self, limit: i64) -> Found<Vec<(String, String)>> {
-        let rows = sqlx::query("SELECT kind, about FROM alerts WHERE status = 'open' ORDER BY id DESC LIMIT $1").bind(limit).fetch_all(&self.readers).await?;
+        let rows = sqlx::query("SELECT kind, about FROM alerts WHERE status = 'open' ORDER BY id DESC LIMIT $1")
+            .bind(limit)
+            .fetch_all(&self.readers)
+            .await?;
         rows.iter().map(|row| Ok((row.try_get("kind")?, row.try_get("about")?))).collect()
     }
 
     /// The books: what each account holds in base units, by (network, account).
     pub async fn balances(&self) -> Found<BTreeMap<(Network, String), Raw>> {
-        let rows = sqlx::query("SELECT network, debit, credit, raw_value FROM journal ORDER BY transfer_id, turn").fetch_all(&self.readers).await?;
+        let rows = sqlx::query("SELECT network, debit, credit, raw_value FROM journal ORDER BY transfer_id, turn")
+            .fetch_all(&self.readers)
+            .await?;
         let mut debits: BTreeMap<(Network, String), Raw> = BTreeMap::new();
         let mut credits: BTreeMap<(Network, String), Raw> = BTreeMap::new();
         for row in &rows {
@@ -885,7 +947,13 @@ fn transfer(row: &AnyRow) -> Found<TransferRow> {
 }
 
 fn event(row: &AnyRow) -> Found<EventRow> {
-    Ok(EventRow { seq: row.try_get("seq")?, id: row.try_get("id")?, kind: row.try_get("kind")?, at: time(row, "at")?, body: row.try_get("body")? })
+    Ok(EventRow {
+        seq: row.try_get("seq")?,
+        id: row.try_get("id")?,
+        kind: row.try_get("kind")?,
+        at: time(row, "at")?,
+        body: row.try_get("body")?,
+    })
 }
 
 /// A depth as the database holds it.
@@ -964,6 +1032,7 @@ fn order_row(row: &AnyRow) -> Found<OrderRow> {
             redirect_url: row.try_get("redirect_url")?,
             metadata: row.try_get("metadata")?,
             note: row.try_get("note")?,
+            payer_chooses: flag(row, "payer_chooses")?,
         },
         cancel_reason: row.try_get("cancel_reason")?,
         order: Order {
@@ -980,7 +1049,9 @@ fn order_row(row: &AnyRow) -> Found<OrderRow> {
             current: current.as_deref().map(Network::new),
             tally: Tally { received: amount(row, "amount_received")?, confirmed: amount(row, "amount_confirmed")? },
             status: named(row, "status", Status::from_name)?,
-            exception: exception.map(|name| Exception::from_name(&name).ok_or_else(|| StoreError::corrupt("exception", name))).transpose()?,
+            exception: exception
+                .map(|name| Exception::from_name(&name).ok_or_else(|| StoreError::corrupt("exception", name)))
+                .transpose()?,
         },
         addresses: Vec::new(),
         transfers: Vec::new(),

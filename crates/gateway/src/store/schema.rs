@@ -54,7 +54,11 @@ async fn apply_missing(engine: Engine, connection: &mut AnyConnection, migrate: 
         for statement in statements(&text) {
             sqlx::query(sqlx::AssertSqlSafe(statement)).execute(&mut *connection).await?;
         }
-        sqlx::query("INSERT INTO schema_versions (version, name) VALUES ($1, $2)").bind(*version).bind(*name).execute(&mut *connection).await?;
+        sqlx::query("INSERT INTO schema_versions (version, name) VALUES ($1, $2)")
+            .bind(*version)
+            .bind(*name)
+            .execute(&mut *connection)
+            .await?;
         tracing::info!(version, name, "schema migrated");
     }
     Ok(())

@@ -1,0 +1,66 @@
+//! Reads what a token contract says of itself: the ABI-encoded answers to `symbol()` and
+//! `decimals()`. Both are claims of the contract's author; they are compared, never trusted.
+
+/// Longer symbols are cut: the genuine ones are four letters.
+const SYMBOL_CHARS_MAX: usize = 64;
+
+/// `symbol()`: an ABI `string`, or a `bytes32` filled up with zeros as contracts before 2018 say
+/// it. `None` for anything else, and for an empty one.
+pub(crate) fn symbol(answer: &[u8]) -> Option<String> {
+    let text = match answer.split_first_chunk::<32>() {
+        Some((word, [])) => word.split(|byte| *byte == 0).next()?,
+        Some((_, rest)) => {
+            let (length, text) = rest.split_first_chunk::<32>()?;
+            text.get(..usize::try_from(small(length)?).ok()?)?
+        }
+        None => return None,
+    };
+    let text = std::str::from_utf8(text).ok()?;
+    let shown: String = text.chars().filter(|c| !c.is_control()).take(SYMBOL_CHARS_MAX).collect();
+    (!shown.is_empty()).then_some(shown)
+}
+
+/// `decimals()`: one word below 256.
+pub(crate) fn decimals(answer: &[u8]) -> Option<u8> {
+    u8::try_from(small(answer.try_into().ok()?)?).ok()
+}
+
+fn small(word: &[u8; 32]) -> Option<u64> {
+    let (upper, lower) = word.split_last_chunk::<8>()?;
+    upper.iter().all(|byte| *byte == 0).then_some(u64::from_be_bytes(*lower))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_symbol_comes_as_a_string_or_as_a_word() {
+        let word = |text: &str| format!("{:0<64}", hex::encode(text));
+        let number = |n: u64| format!("{n:064x}");
+        let string = |text: &str| number(32) + &number(text.len() as u64) + &word(text);
+        let table = [
+            (string("USDT"), Some("USDT")),
+            (string("USD₮0"), Some("USD₮0")),
+            (word("MKR"), Some("MKR")),
+            (string("a\u{7}b\nc"), Some("abc")),
+            (string(""), None),
+            (word(""), None),
+            (number(32) + &number(1 << 40), None),
+            (number(32) + &"f".repeat(64), None),
+            (String::new(), None),
+            ("00".into(), None),
+        ];
+        for (answer, expected) in table {
+            assert_eq!(symbol(&hex::decode(&answer).unwrap()).as_deref(), expected, "{answer}");
+        }
+    }
+
+    #[test]
+    fn decimals_fit_a_byte() {
+        let table = [(format!("{:064x}", 18), Some(18)), (format!("{:064x}", 256), None), (String::new(), None)];
+        for (answer, expected) in table {
+            assert_eq!(decimals(&hex::decode(&answer).unwrap()), expected, "{answer}");
+        }
+    }
+}

@@ -1,0 +1,429 @@
+//! Ethereum and everything that speaks its JSON-RPC.
+//!
+//! At the tip a block is read by two calls: its header, and the token's `Transfer` logs by the
+//! block's own hash. While catching up, logs are read by range. Logs are never filtered by
+//! recipient, so that a million watched addresses cost what ten do, and an ordinal within a
+//! transaction can be told.
+//!
+//! `eth_getLogs` answers `[]` just as happily for a block that the node does not have
+//! (go-ethereum#24078, besu#8007), so an answer counts only with its proof: the hash of every
+//! log's block is the one of the header that we hold, the headers are one chain, and the last of
+//! them is still there after the logs were read. A block whose bloom filter speaks against an
+//! empty answer is asked for a second time, if possible elsewhere.
+
+mod address;
+mod rpc;
+mod wire;
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use async_trait::async_trait;
+use serde_json::{Value, json};
+use tidegate_rules::block::{Address, Block, BlockRef};
+
+pub use self::address::{format_address, parse_address};
+use self::rpc::{Call, Learned, Meaning, Rpc, Told};
+use self::wire::{Header, moved};
+use crate::endpoints::{Endpoint, Endpoints, Failure, Prefer};
+use crate::transfer_log::{Found, TRANSFER_TOPIC};
+use crate::{Chain, EndpointHealth, Error, Identity, abi};
+
+/// The most blocks that one call of [`Chain::blocks`] reads, and that one `eth_getLogs` spans,
+/// unless the configuration says fewer.
+pub const RANGE_MAX: u32 = 200;
+
+/// What an EVM network is.
+#[derive(Clone, Debug)]
+pub struct EvmConfig {
+    /// EIP-155 chain id. Every endpoint must be on this chain before anything it says is believed.
+    pub chain_id: u64,
+    /// The token contract.
+    pub token: Address,
+    /// The most blocks to ask for at once; what an endpoint bears below it is learned.
+    pub range_max: u32,
+    /// The tag of the newest final block: `finalized`, or `safe` or `latest` on chains whose nodes
+    /// do not know it.
+    pub final_tag: String,
+}
+
+impl EvmConfig {
+    /// A network with the usual limits.
+    #[must_use]
+    pub fn new(chain_id: u64, token: Address) -> Self {
+        Self { chain_id, token, range_max: RANGE_MAX, final_tag: "finalized".into() }
+    }
+}
+
+/// An EVM network behind its endpoints.
+#[derive(Debug)]
+pub struct EvmChain {
+    config: EvmConfig,
+    endpoints: Endpoints,
+    rpc: Rpc,
+    lore: Vec<Lore>,
+}
+
+/// What was learned about an endpoint.
+#[derive(Debug)]
+struct Lore {
+    /// It has shown that it is on the right chain.
+    proven: AtomicBool,
+    /// It does not offer `eth_getBlockReceipts`.
+    no_receipts: AtomicBool,
+    /// How many blocks one `eth_getLogs` may span.
+    range: Learned,
+}
+
+/// A block as it was read, before a doubt about it is settled.
+struct Draft {
+    header: Header,
+    found: Found,
+}
+
+impl Draft {
+    fn is_doubtful(&self, token: &Address) -> bool {
+        self.found.logs == 0 && self.header.may_hold_transfers_of(token)
+    }
+
+    fn into_block(self) -> Block {
+        Block { at: self.header.at, transfers: self.found.transfers, unreadable: self.found.unreadable }
+    }
+}
+
+/// Which block a header is wanted of.
+#[derive(Clone, Copy)]
+enum Which<'a> {
+    Number(u64),
+    Tag(&'a str),
+}
+
+impl EvmChain {
+    /// A chain that has not been spoken to yet.
+    #[must_use]
+    pub fn new(config: EvmConfig, endpoints: Endpoints) -> Self {
+        let lore =
+            |_| Lore { proven: AtomicBool::new(false), no_receipts: AtomicBool::new(false), range: Learned::up_to(config.range_max) };
+        Self { rpc: Rpc::new(endpoints.count()), lore: (0..endpoints.count()).map(lore).collect(), config, endpoints }
+    }
+
+    async fn read(&self, endpoint: Endpoint, from: u64, limit: u32) -> Result<Vec<Draft>, Failure> {
+        self.prove(&endpoint).await?;
+        let headers = self.headers(&endpoint, from, limit.min(self.config.range_max.max(1))).await?;
+        let found = match headers.as_slice() {
+            [] => Vec::new(),
+            [header] => vec![self.logs_of(&endpoint, header).await?],
+            headers => self.logs_over(&endpoint, headers).await?,
+        };
+        Ok(headers.into_iter().zip(found).map(|(header, found)| Draft { header, found }).collect())
+    }
+
+    /// The headers from `from` upwards that the endpoint has: one chain, at most `limit` long.
+    async fn headers(&self, endpoint: &Endpoint, from: u64, limit: u32) -> Result<Vec<Header>, Failure> {
+        if limit <= 1 {
+            return Ok(self.header_on(endpoint, Which::Number(from)).await?.into_iter().collect());
+        }
+        // The head first: at the tip, where nearly every call is made, it is the very header that
+        // is needed, and away from it, it says how many blocks there are to fetch.
+        let head = self.header_on(endpoint, Which::Tag("latest")).await?.ok_or_else(no_head)?;
+        let last = head.at.number.min(from.saturating_add(u64::from(limit)).saturating_sub(1));
+        let numbers: Vec<u64> = (from..=last).filter(|number| *number != head.at.number).collect();
+        let calls: Vec<Call> = numbers.iter().map(|number| block_call(Which::Number(*number))).collect();
+        let told = self.rpc.many(endpoint, &calls).await?;
+        let mut headers: Vec<Header> = Vec::with_capacity(told.len());
+        for (number, told) in numbers.into_iter().zip(&told) {
+            match read_header(told, Which::Number(number))? {
+                Some(header) => headers.push(header),
+                None => break,
+            }
+        }
+        if last == head.at.number && from <= last {
+            headers.push(head);
+        }
+        // The chain may have been reorganised between two answers: what stands before is whole.
+        let consecutive = headers
+            .array_windows()
+            .take_while(|[parent, child]| parent.at.number.checked_add(1) == Some(child.at.number) && parent.at.hash == child.at.parent)
+            .count();
+        headers.truncate(consecutive.saturating_add(1));
+        Ok(headers)
+    }
+
+    /// The token's logs in a chain of blocks, by ranges that the endpoint bears.
+    async fn logs_over(&self, endpoint: &Endpoint, headers: &[Header]) -> Result<Vec<Found>, Failure> {
+        let lore = self.lore.get(endpoint.index());
+        let mut found = Vec::with_capacity(headers.len());
+        let mut left = headers;
+        while let [first, ..] = left {
+            let size = lore.map_or(1, |lore| lore.range.get()).min(u32::try_from(left.len()).unwrap_or(u32::MAX));
+            let (now, later) = left.split_at_checked(size as usize).unwrap_or((left, &[]));
+            let Some(last) = now.last().filter(|_| size > 1) else {
+                found.push(self.logs_of(endpoint, first).await?);
+                left = left.get(1..).unwrap_or_default();
+                continue;
+            };
+            let call = self.logs_call(json!({ "fromBlock": hex(first.at.number), "toBlock": hex(last.at.number) }));
+            let calls = [call, block_call(Which::Number(last.at.number))];
+            let told = self.rpc.many(endpoint, &calls).await?;
+            let [logs, header] = told.as_slice() else { return Err(moved(last.at.number)) };
+            match logs {
+                Err(error) if error.meaning() == Meaning::TooMuch => {
+                    if let Some(lore) = lore {
+                        lore.range.refused(size);
+                    }
+                    continue;
+                }
+                Err(error) => return Err(error.failure("eth_getLogs")),
+                Ok(logs) => {
+                    // Only now is it known that the endpoint had the whole range to search.
+                    let still = read_header(header, Which::Number(last.at.number))?;
+                    if still.is_none_or(|header| header.at.hash != last.at.hash) {
+                        return Err(moved(last.at.number));
+                    }
+                    found.extend(wire::read_logs(logs.get(), now, &self.config.token)?);
+                }
+            }
+            if let Some(lore) = lore {
+                lore.range.served(size);
+            }
+            left = later;
+        }
+        Ok(found)
+    }
+
+    /// The token's logs in one block, by its hash.
+    async fn logs_of(&self, endpoint: &Endpoint, header: &Header) -> Result<Found, Failure> {
+        let told = self.rpc.one(endpoint, &self.logs_by_hash(header)).await?;
+        self.read_logs_of(&told, header)
+    }
+
+    fn read_logs_of(&self, told: &Told, header: &Header) -> Result<Found, Failure> {
+        let logs = told.as_ref().map_err(|error| error.failure("eth_getLogs"))?;
+        let found = wire::read_logs(logs.get(), std::slice::from_ref(header), &self.config.token)?;
+        Ok(found.into_iter().next().unwrap_or_default())
+    }
+
+    /// Asks once more, of whom `prefer` says, for the blocks that came without a log though their
+    /// bloom filters allow one. A second empty answer is believed: a filter may be wrong.
+    async fn settle_doubts(&self, drafts: &mut [Draft], prefer: Prefer) -> Result<(), Error> {
+        let token = &self.config.token;
+        let mut doubtful: Vec<&mut Draft> = drafts.iter_mut().filter(|draft| draft.is_doubtful(token)).collect();
+        if doubtful.is_empty() {
+            return Ok(());
+        }
+        let headers: Vec<Header> = doubtful.iter().map(|draft| draft.header.clone()).collect();
+        let headers = &headers;
+        let ask = |endpoint: Endpoint| async move {
+            self.prove(&endpoint).await?;
+            let calls: Vec<Call> = headers.iter().map(|header| self.logs_by_hash(header)).collect();
+            let told = self.rpc.many(&endpoint, &calls).await?;
+            told.iter().zip(headers).map(|(told, header)| self.read_logs_of(told, header)).collect()
+        };
+        let second: Vec<Found> = self.endpoints.run(prefer, ask).await?;
+        for (draft, found) in doubtful.iter_mut().zip(second) {
+            if found.logs > 0 {
+                let number = draft.header.at.number;
+                tracing::warn!(number, logs = found.logs, "logs that a first answer had left out");
+                draft.found = found;
+            }
+        }
+        Ok(())
+    }
+
+    async fn reread_on(&self, endpoint: Endpoint, block: BlockRef) -> Result<Option<Draft>, Failure> {
+        self.prove(&endpoint).await?;
+        let header = self.header_on(&endpoint, Which::Number(block.number)).await?;
+        let header = header.ok_or_else(|| Failure::Behind(format!("it does not have block {}", block.number)))?;
+        if header.at.hash != block.hash {
+            return Ok(None);
+        }
+        let found = match self.receipts_of(&endpoint, &header).await? {
+            Some(found) => found,
+            None => self.logs_of(&endpoint, &header).await?,
+        };
+        Ok(Some(Draft { header, found }))
+    }
+
+    /// What the block's receipts hold; `None` where the endpoint does not offer them.
+    async fn receipts_of(&self, endpoint: &Endpoint, header: &Header) -> Result<Option<Found>, Failure> {
+        let no_receipts = self.lore.get(endpoint.index()).map(|lore| &lore.no_receipts);
+        if no_receipts.is_some_and(|none| none.load(Ordering::Relaxed)) {
+            return Ok(None);
+        }
+        let params = json!([format!("0x{}", header.at.hash)]);
+        match self.rpc.one(endpoint, &Call { method: "eth_getBlockReceipts", params }).await? {
+            Ok(receipts) => wire::read_receipts(receipts.get(), header, &self.config.token).map(Some),
+            Err(error) => match error.meaning() {
+                Meaning::NoSuchBlock | Meaning::Busy => Err(error.failure("eth_getBlockReceipts")),
+                // Not there, or not in this plan: logs by hash serve as well, from now on.
+                Meaning::NotOffered | Meaning::Forbidden => {
+                    if let Some(none) = no_receipts {
+                        none.store(true, Ordering::Relaxed);
+                    }
+                    Ok(None)
+                }
+                Meaning::TooMuch | Meaning::Other => Ok(None),
+            },
+        }
+    }
+
+    async fn header_on(&self, endpoint: &Endpoint, which: Which<'_>) -> Result<Option<Header>, Failure> {
+        read_header(&self.rpc.one(endpoint, &block_call(which)).await?, which)
+    }
+
+    /// Asks an endpoint once which chain it is on, before its answers are believed.
+    async fn prove(&self, endpoint: &Endpoint) -> Result<(), Failure> {
+        let proven = self.lore.get(endpoint.index()).map(|lore| &lore.proven);
+        if proven.is_some_and(|proven| proven.load(Ordering::Relaxed)) {
+            return Ok(());
+        }
+        let (found, expected) = (self.chain_id(endpoint).await?, self.config.chain_id);
+        if found != expected {
+            return Err(Failure::Permanent(format!("expected chain id {expected}, found {found}")));
+        }
+        if let Some(proven) = proven {
+            proven.store(true, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+
+    async fn chain_id(&self, endpoint: &Endpoint) -> Result<u64, Failure> {
+        let told = self.rpc.one(endpoint, &Call { method: "eth_chainId", params: json!([]) }).await?;
+        wire::read_quantity(told.map_err(|error| error.failure("eth_chainId"))?.get())
+    }
+
+    /// A view of the token contract: what it returned, or why the call did not go through.
+    async fn view(&self, endpoint: &Endpoint, selector: &str) -> Result<Result<Vec<u8>, String>, Failure> {
+        let call = json!([{ "to": format_address(&self.config.token), "data": selector }, "latest"]);
+        match self.rpc.one(endpoint, &Call { method: "eth_call", params: call }).await? {
+            Ok(returned) => wire::read_bytes(returned.get()).map(Ok),
+            Err(error) if error.meaning() == Meaning::Other => Ok(Err(endpoint.quote(&error.message))),
+            Err(error) => Err(error.failure("eth_call")),
+        }
+    }
+
+    fn logs_by_hash(&self, header: &Header) -> Call {
+        self.logs_call(json!({ "blockHash": format!("0x{}", header.at.hash) }))
+    }
+
+    fn logs_call(&self, mut filter: Value) -> Call {
+        if let Some(filter) = filter.as_object_mut() {
+            filter.insert("address".into(), format_address(&self.config.token).to_lowercase().into());
+            filter.insert("topics".into(), json!([format!("0x{TRANSFER_TOPIC}")]));
+        }
+        Call { method: "eth_getLogs", params: json!([filter]) }
+    }
+}
+
+#[async_trait]
+impl Chain for EvmChain {
+    async fn identity(&self) -> Result<Identity, Error> {
+        let ask = |endpoint: Endpoint| async move {
+            let chain_id = self.chain_id(&endpoint).await?;
+            let symbol = self.view(&endpoint, SYMBOL).await?;
+            Ok((chain_id, symbol, self.view(&endpoint, DECIMALS).await?))
+        };
+        let (chain_id, symbol, decimals) = self.endpoints.run(Prefer::Current, ask).await?;
+        let refuse = |why: &str| {
+            let token = format_address(&self.config.token);
+            Error::Refused(format!("expected a token contract at {token} on chain {chain_id}, found none: {why}"))
+        };
+        let (symbol, decimals) = (symbol.map_err(|why| refuse(&why))?, decimals.map_err(|why| refuse(&why))?);
+        if symbol.is_empty() && decimals.is_empty() {
+            return Err(refuse("there is no code at this address"));
+        }
+        Ok(Identity {
+            chain_id,
+            symbol: abi::symbol(&symbol).ok_or_else(|| refuse("it has no symbol()"))?,
+            decimals: abi::decimals(&decimals).ok_or_else(|| refuse("it has no decimals()"))?,
+        })
+    }
+
+    async fn head(&self) -> Result<BlockRef, Error> {
+        let ask = |endpoint: Endpoint| async move {
+            self.prove(&endpoint).await?;
+            self.header_on(&endpoint, Which::Tag("latest")).await?.ok_or_else(no_head)
+        };
+        Ok(self.endpoints.run(Prefer::Current, ask).await?.at)
+    }
+
+    async fn header(&self, number: u64) -> Result<Option<BlockRef>, Error> {
+        let ask = |endpoint: Endpoint| async move {
+            self.prove(&endpoint).await?;
+            self.header_on(&endpoint, Which::Number(number)).await
+        };
+        Ok(self.endpoints.run(Prefer::Current, ask).await?.map(|header| header.at))
+    }
+
+    async fn blocks(&self, from: u64, limit: u32) -> Result<Vec<Block>, Error> {
+        if limit == 0 {
+            return Ok(Vec::new());
+        }
+        let mut drafts = self.endpoints.run_from(from, |endpoint| self.read(endpoint, from, limit)).await?;
+        self.settle_doubts(&mut drafts, Prefer::Other).await?;
+        Ok(drafts.into_iter().map(Draft::into_block).collect())
+    }
+
+    async fn final_head(&self) -> Result<Option<BlockRef>, Error> {
+        let ask = |endpoint: Endpoint| async move {
+            self.prove(&endpoint).await?;
+            self.header_on(&endpoint, Which::Tag(&self.config.final_tag)).await
+        };
+        Ok(self.endpoints.run(Prefer::Current, ask).await?.map(|header| header.at))
+    }
+
+    async fn reread(&self, block: &BlockRef) -> Result<Option<Block>, Error> {
+        let draft = self.endpoints.run(Prefer::Other, |endpoint| self.reread_on(endpoint, *block)).await?;
+        let mut drafts: Vec<Draft> = draft.into_iter().collect();
+        self.settle_doubts(&mut drafts, Prefer::Current).await?;
+        Ok(drafts.pop().map(Draft::into_block))
+    }
+
+    fn format_address(&self, address: &Address) -> String {
+        format_address(address)
+    }
+
+    fn parse_address(&self, text: &str) -> Option<Address> {
+        parse_address(text)
+    }
+
+    fn endpoints(&self) -> Vec<EndpointHealth> {
+        self.endpoints.health()
+    }
+}
+
+/// The selectors of `symbol()` and `decimals()`.
+const SYMBOL: &str = "0x95d89b41";
+const DECIMALS: &str = "0x313ce567";
+
+fn block_call(which: Which<'_>) -> Call {
+    let which = match which {
+        Which::Number(number) => hex(number),
+        Which::Tag(tag) => tag.to_owned(),
+    };
+    Call { method: "eth_getBlockByNumber", params: json!([which, false]) }
+}
+
+/// The header that was asked for; `None` when the endpoint says in any of the usual ways that it
+/// does not have it.
+fn read_header(told: &Told, which: Which<'_>) -> Result<Option<Header>, Failure> {
+    let header = match told {
+        Ok(result) => Header::read(result.get())?,
+        Err(error) if error.meaning() == Meaning::NoSuchBlock => None,
+        Err(error) => return Err(error.failure("eth_getBlockByNumber")),
+    };
+    match (header, which) {
+        (Some(header), Which::Number(number)) if header.at.number != number => {
+            Err(Failure::transient(format!("asked for block {number}, got block {}", header.at.number)))
+        }
+        (header, _) => Ok(header),
+    }
+}
+
+fn no_head() -> Failure {
+    Failure::transient("it has no newest block")
+}
+
+/// A number as JSON-RPC writes it.
+fn hex(number: u64) -> String {
+    format!("{number:#x}")
+}

@@ -1,0 +1,306 @@
+//! What an EVM node says, taken apart: headers, logs and receipts, and the proof that logs belong
+//! to the headers that they are said to belong to.
+//!
+//! Everything here is pure. A log without its block's hash in its place, a log that stands twice,
+//! one that is `removed`: each makes the whole answer void. Logs that were not asked for are
+//! skipped, because some providers take filters lightly.
+
+use std::collections::HashMap;
+
+use serde::Deserialize;
+use serde::de::IgnoredAny;
+use sha3::{Digest, Keccak256};
+use tidegate_rules::block::{Address, BlockRef, Hash, TransferKey};
+use tidegate_rules::time::Time;
+
+use crate::endpoints::Failure;
+use crate::transfer_log::{Found, TRANSFER_TOPIC, is_transfer};
+
+const BLOOM_BYTES: usize = 256;
+
+/// A block's header.
+#[derive(Clone, Debug)]
+pub(super) struct Header {
+    pub(super) at: BlockRef,
+    /// `None` when the chain does not fill it, as TRON's JSON-RPC and some roll-ups do not.
+    bloom: Option<Box<[u8; BLOOM_BYTES]>>,
+    /// How many transactions the block has, where the answer says so.
+    transactions: Option<usize>,
+}
+
+impl Header {
+    /// Reads the result of `eth_getBlockByNumber`; `None` for `null`.
+    pub(super) fn read(result: &str) -> Result<Option<Self>, Failure> {
+        let Some(block) = parse::<Option<HeaderJson>>("a block", result)? else { return Ok(None) };
+        let at = BlockRef {
+            number: quantity(block.number)?,
+            hash: hash(block.hash)?,
+            parent: hash(block.parent)?,
+            time: Time::from_secs(i64::try_from(quantity(block.timestamp)?).unwrap_or(i64::MAX)),
+        };
+        let bloom = block.bloom.and_then(|text| hex::decode_to_array::<_, BLOOM_BYTES>(text).ok());
+        let bloom = bloom.filter(|bloom| bloom.iter().any(|byte| *byte != 0)).map(Box::new);
+        Ok(Some(Self { at, bloom, transactions: block.transactions.map(|list| list.len()) }))
+    }
+
+    /// True when the header's bloom filter allows a `Transfer` log of the token in the block.
+    pub(super) fn may_hold_transfers_of(&self, token: &Address) -> bool {
+        let topic = hex::decode_to_array::<_, 32>(TRANSFER_TOPIC).unwrap_or_default();
+        self.bloom.as_ref().is_some_and(|bloom| allows(bloom, &token.0) && allows(bloom, &topic))
+    }
+}
+
+/// Yellow paper, section 4.3: three bits of 2,048, each named by eleven bits of the item's hash.
+fn allows(bloom: &[u8; BLOOM_BYTES], item: &[u8]) -> bool {
+    let hash: [u8; 32] = Keccak256::digest(item).into();
+    hash.as_chunks::<2>().0.iter().take(3).all(|pair| {
+        let bit = u16::from_be_bytes(*pair) & 2_047;
+        let byte = usize::from(2_047_u16.saturating_sub(bit)) >> 3;
+        bloom.get(byte).is_some_and(|byte| byte >> (bit & 7) & 1 == 1)
+    })
+}
+
+/// Reads the result of `eth_getLogs` for the blocks of `headers`, which are consecutive: what was
+/// found in each of them.
+pub(super) fn read_logs(result: &str, headers: &[Header], token: &Address) -> Result<Vec<Found>, Failure> {
+    gather(&parse::<Vec<LogJson>>("logs", result)?, headers, token)
+}
+
+/// Reads the result of `eth_getBlockReceipts` for the block of `header`; `null` is a node that
+/// does not have the block.
+pub(super) fn read_receipts(result: &str, header: &Header, token: &Address) -> Result<Found, Failure> {
+    let receipts: Option<Vec<ReceiptJson>> = parse("receipts", result)?;
+    let Some(receipts) = receipts else {
+        return Err(Failure::Behind(format!("it has no receipts of block {}", header.at.number)));
+    };
+    if header.transactions.is_some_and(|expected| expected != receipts.len()) {
+        let number = header.at.number;
+        return Err(Failure::transient(format!("{} receipts of block {number} are not all", receipts.len())));
+    }
+    let mut logs = Vec::new();
+    for receipt in receipts {
+        if hash(receipt.block_hash)? != header.at.hash {
+            return Err(moved(header.at.number));
+        }
+        // Before Byzantium there is no status; a failed transaction has no logs in any case.
+        if receipt.status != Some("0x0") {
+            logs.extend(receipt.logs);
+        }
+    }
+    let mut found = gather(&logs, std::slice::from_ref(header), token)?;
+    Ok(found.pop().unwrap_or_default())
+}
+
+fn gather(logs: &[LogJson], headers: &[Header], token: &Address) -> Result<Vec<Found>, Failure> {
+    let mut placed = Vec::new();
+    for log in logs {
+        let is_token = hex::decode_to_array::<_, 20>(log.address).is_ok_and(|address| address == token.0);
+        if !is_token || !is_transfer(&log.topics) {
+            continue;
+        }
+        if log.removed == Some(true) {
+            return Err(Failure::Behind("a log that is said to be removed".into()));
+        }
+        let number = quantity(log.block_number)?;
+        let index = headers.first().and_then(|first| number.checked_sub(first.at.number));
+        let index = index.and_then(|index| usize::try_from(index).ok());
+        let Some((index, header)) = index.and_then(|index| Some((index, headers.get(index)?))) else {
+            return Err(Failure::transient(format!("a log of block {number}, which was not asked for")));
+        };
+        if hash(log.block_hash)? != header.at.hash {
+            return Err(moved(number));
+        }
+        placed.push((index, quantity(log.log_index)?, hash(log.transaction_hash)?, log));
+    }
+    placed.sort_unstable_by_key(|(index, log_index, ..)| (*index, *log_index));
+    let twice = placed.array_windows().any(|[(a, i, ..), (b, j, ..)]| (a, i) == (b, j));
+    if twice {
+        return Err(Failure::transient("a log that stands twice in one answer"));
+    }
+    let mut found: Vec<Found> = headers.iter().map(|_| Found::default()).collect();
+    let mut ranks: HashMap<(usize, Hash), u32> = HashMap::new();
+    for (index, _, tx_hash, log) in placed {
+        let rank = ranks.entry((index, tx_hash)).or_default();
+        let key = TransferKey { tx_hash, ordinal: *rank };
+        *rank = rank.saturating_add(1);
+        if let Some(found) = found.get_mut(index) {
+            found.push(key, &log.topics, log.data);
+        }
+    }
+    Ok(found)
+}
+
+/// The bytes of a hex string result, as of `eth_call`.
+pub(super) fn read_bytes(result: &str) -> Result<Vec<u8>, Failure> {
+    let text: &str = parse("hex bytes", result)?;
+    hex::decode(text).map_err(|_| garbled("hex bytes", text))
+}
+
+/// A number result, as of `eth_chainId`.
+pub(super) fn read_quantity(result: &str) -> Result<u64, Failure> {
+    quantity(parse("a number", result)?)
+}
+
+/// The chain changed between two answers; asking again will show one side of it.
+pub(super) fn moved(number: u64) -> Failure {
+    Failure::Behind(format!("block {number} changed while it was read"))
+}
+
+fn parse<'a, T: Deserialize<'a>>(what: &str, result: &'a str) -> Result<T, Failure> {
+    serde_json::from_str(result).map_err(|error| Failure::transient(format!("expected {what}, found something unreadable ({error})")))
+}
+
+fn quantity(text: &str) -> Result<u64, Failure> {
+    let digits = text.strip_prefix("0x").ok_or_else(|| garbled("a number", text))?;
+    u64::from_str_radix(digits, 16).map_err(|_| garbled("a number", text))
+}
+
+fn hash(text: &str) -> Result<Hash, Failure> {
+    text.parse().map_err(|_| garbled("a hash", text))
+}
+
+fn garbled(what: &str, text: &str) -> Failure {
+    Failure::transient(format!("expected {what}, found {text:?}"))
+}
+
+#[derive(Deserialize)]
+struct HeaderJson<'a> {
+    number: &'a str,
+    hash: &'a str,
+    #[serde(rename = "parentHash")]
+    parent: &'a str,
+    timestamp: &'a str,
+    #[serde(rename = "logsBloom", borrow)]
+    bloom: Option<&'a str>,
+    transactions: Option<Vec<IgnoredAny>>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct LogJson<'a> {
+    address: &'a str,
+    #[serde(borrow)]
+    topics: Vec<&'a str>,
+    #[serde(default)]
+    data: &'a str,
+    block_hash: &'a str,
+    block_number: &'a str,
+    transaction_hash: &'a str,
+    log_index: &'a str,
+    removed: Option<bool>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct ReceiptJson<'a> {
+    block_hash: &'a str,
+    #[serde(borrow)]
+    status: Option<&'a str>,
+    #[serde(borrow)]
+    logs: Vec<LogJson<'a>>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::Value;
+
+    /// The answers of one recorded exchange of ethereum/execution-apis.
+    fn recorded(name: &str) -> Value {
+        let path = format!("{}/tests/data/evm/execution-apis/{name}.io", env!("CARGO_MANIFEST_DIR"));
+        let text = std::fs::read_to_string(path).unwrap();
+        let answer = text.lines().find_map(|line| line.strip_prefix("<< ")).unwrap();
+        serde_json::from_str(answer).unwrap()
+    }
+
+    fn recorded_header(name: &str) -> Option<Header> {
+        Header::read(&recorded(name)["result"].to_string()).unwrap()
+    }
+
+    fn header(number: u64, hash: &str) -> Header {
+        let hash = hash.parse().unwrap();
+        Header { at: BlockRef { number, hash, parent: hash, time: Time::default() }, bloom: None, transactions: None }
+    }
+
+    #[test]
+    fn recorded_headers() {
+        for name in ["finalized", "safe", "latest"] {
+            let header = recorded_header(&format!("eth_getBlockByNumber__get-{name}")).unwrap();
+            assert_eq!((header.at.number, header.at.time), (54, Time::from_secs(540)));
+            assert!(header.at.hash.to_string().starts_with("d226371d") && header.bloom.is_some());
+        }
+        assert!(recorded_header("eth_getBlockByNumber__get-block-notfound").is_none());
+    }
+
+    #[test]
+    fn recorded_logs() {
+        let (second, fourth) = (
+            header(2, "b4874cd66b2070da5d1905b5937e97c82d1891747739b3ebb0f7f6ffc9ad518a"),
+            header(4, "98f797a6af91ea770ab3a99d89c17a3a46d14c76db6bb711b18156a3493d2c94"),
+        );
+        let between = header(3, &"3".repeat(64));
+        for name in ["filter-with-blockHash", "filter-with-blockHash-and-topics", "topic-exact-match", "contract-addr"] {
+            let result = recorded(&format!("eth_getLogs__{name}"))["result"].to_string();
+            // The contract is not a token: its logs are read, and are none of ours.
+            let token = Address(hex::decode_to_array("7dcd17433742f4c0ca53122ab541d0ba67fc27df").unwrap());
+            let headers = [second.clone(), between.clone(), fourth.clone()];
+            let found = read_logs(&result, &headers, &token).unwrap();
+            assert!(found.iter().all(|found| found.logs == 0), "{name}");
+
+            // With its topic made into Transfer they are, each in its block.
+            let result = result.replace("00000000000000000000000000000000000000000000000000000000656d6974", TRANSFER_TOPIC);
+            let found = read_logs(&result, &headers, &token).unwrap();
+            let logs: Vec<usize> = found.iter().map(|found| found.logs).collect();
+            assert_eq!(logs, if name == "contract-addr" { [1, 0, 1] } else { [0, 0, 1] }, "{name}");
+            read_logs(&result, &[second.clone(), between.clone()], &token).unwrap_err();
+        }
+    }
+
+    #[test]
+    fn recorded_receipts() {
+        let receipts = |name: &str| recorded(&format!("eth_getBlockReceipts__get-block-receipts-{name}"))["result"].to_string();
+        let token = Address([1; 20]);
+        let latest = recorded_header("eth_getBlockByNumber__get-latest").unwrap();
+        assert_eq!(read_receipts(&receipts("latest"), &latest, &token).unwrap().logs, 0);
+        let emitter = Address(hex::decode_to_array("b1917d669e2a9307d342d04ab74e68ea94c4d11c").unwrap());
+        let as_transfer = receipts("latest").replace("e6bccefd92fc2fa71227cbd31f39b085fabc5c0f7b7d07eb4a639c53ad5822f4", TRANSFER_TOPIC);
+        assert!(read_receipts(&as_transfer, &latest, &emitter).unwrap().unreadable.len() == 1, "one topic only");
+
+        let first = header(1, "80e911b62f552f563a2544dfef5eb39ec8863d9082c998ca6b657f76e19de38e");
+        for name in ["by-hash", "n"] {
+            assert_eq!(read_receipts(&receipts(name), &first, &token).unwrap().logs, 0);
+        }
+        for name in ["empty", "future", "not-found"] {
+            assert!(matches!(read_receipts(&receipts(name), &first, &token), Err(Failure::Behind(_))), "{name}");
+        }
+        for name in ["0", "earliest"] {
+            assert_eq!(read_receipts(&receipts(name), &first, &token).unwrap().logs, 0, "an empty block");
+            read_receipts(&receipts(name), &latest, &token).expect_err("fewer receipts than transactions");
+        }
+        read_receipts(&receipts("n"), &latest, &token).expect_err("of another block");
+    }
+
+    #[test]
+    fn a_bloom_filter_allows_what_is_in_the_receipt() {
+        let path = format!("{}/tests/data/evm/mainnet_eth_getTransactionReceipt_usdt_alloy.json", env!("CARGO_MANIFEST_DIR"));
+        let receipt: Value = serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
+        let bloom = hex::decode_to_array::<_, BLOOM_BYTES>(receipt["logsBloom"].as_str().unwrap()).unwrap();
+        let usdt = hex::decode(receipt["logs"][0]["address"].as_str().unwrap()).unwrap();
+        let approval = hex::decode(receipt["logs"][0]["topics"][0].as_str().unwrap()).unwrap();
+        assert!(allows(&bloom, &usdt) && allows(&bloom, &approval));
+        assert!(!allows(&bloom, &hex::decode(TRANSFER_TOPIC).unwrap()), "it was an approval");
+        let header = Header { bloom: Some(Box::new(bloom)), ..header(1, &"1".repeat(64)) };
+        assert!(!header.may_hold_transfers_of(&Address(usdt.try_into().unwrap())));
+    }
+
+    #[test]
+    fn a_real_usdt_log_is_a_transfer() {
+        let path = format!("{}/tests/data/evm/mainnet_usdt_logs_captures.json", env!("CARGO_MANIFEST_DIR"));
+        let capture: Value = serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
+        let usdt = Address(hex::decode_to_array("dac17f958d2ee523a2206206994597c13d831ec7").unwrap());
+        let block = header(0x157_0445, capture["logs"][0]["blockHash"].as_str().unwrap());
+        let found = read_logs(&capture["logs"].to_string(), &[block], &usdt).unwrap();
+        assert_eq!(found[0].transfers[0].value.to_string(), "1700000000");
+        assert_eq!(format!("{:?}", found[0].transfers[0].to), "28c6c06298d514db089934071355e5743bf21d60");
+    }
+}

@@ -1,0 +1,102 @@
+//! Speaks to chains: blocks and the token transfers in them, heads, what a token says of itself.
+//!
+//! One trait, [`Chain`], and three that keep it: [`evm`], [`tron`] and [`sandbox`]. The first two
+//! share [`endpoints`], the pool of URLs behind a network. This crate cannot reach the database or
+//! a key; its manifest proves it. It holds no state about payments: it answers questions.
+
+#![cfg_attr(
+    not(test),
+    deny(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::arithmetic_side_effects, clippy::panic)
+)]
+
+mod abi;
+pub mod endpoints;
+pub mod evm;
+pub mod sandbox;
+mod transfer_log;
+pub mod tron;
+
+use async_trait::async_trait;
+use tidegate_rules::block::{Address, Block, BlockRef};
+
+/// What a network says of itself, to be compared with the configuration before money depends on it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// EIP-155 chain id; for TRON the last four bytes of the genesis block's id.
+    pub chain_id: u64,
+    /// The token contract's `symbol()`, as it says (attacker text if the contract is not genuine).
+    pub symbol: String,
+    /// The token contract's `decimals()`.
+    pub decimals: u8,
+}
+
+/// A chain as the gateway needs it. Every answer is proven whole or it is an error.
+#[async_trait]
+pub trait Chain: Send + Sync {
+    /// What chain and token this is. A contract that does not answer is [`Error::Refused`].
+    async fn identity(&self) -> Result<Identity, Error>;
+
+    /// The newest block that an endpoint shows.
+    async fn head(&self) -> Result<BlockRef, Error>;
+
+    /// The header at a height, `None` when the endpoint does not have it (yet).
+    async fn header(&self, number: u64) -> Result<Option<BlockRef>, Error>;
+
+    /// Whole blocks from `from` upwards, at most `limit`, consecutive, each one's parent the one
+    /// before it. Fewer than asked, or none, when the endpoint does not have them yet. All of
+    /// them come from one endpoint, and none is returned whose transfers are not proven complete.
+    async fn blocks(&self, from: u64, limit: u32) -> Result<Vec<Block>, Error>;
+
+    /// The newest block that the chain itself holds final: TRON solidified, EVM `finalized`.
+    /// `None` when the chain has no final block yet.
+    async fn final_head(&self) -> Result<Option<BlockRef>, Error>;
+
+    /// Reads a block a second time, once it is settled, by a way that stands on its own: TRON from
+    /// the solidified view where it is final, EVM by block hash, both preferring another endpoint
+    /// than the last one used. `None` when the block at that height now has another hash.
+    async fn reread(&self, block: &BlockRef) -> Result<Option<Block>, Error>;
+
+    /// Writes an address the way people on this chain do (EIP-55, or base58check `T…`).
+    fn format_address(&self, address: &Address) -> String;
+
+    /// Reads an address strictly: the form of this chain only, checksum verified where it has one.
+    fn parse_address(&self, text: &str) -> Option<Address>;
+
+    /// How each endpoint is doing, in the order of the configuration, without secrets.
+    fn endpoints(&self) -> Vec<EndpointHealth>;
+}
+
+/// How an endpoint is doing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EndpointHealth {
+    /// Scheme and host only: a path or a query may hold a provider key.
+    pub name: String,
+    /// False while it is being rested after failures or for its budget.
+    pub available: bool,
+    /// Calls made since the start.
+    pub calls: u64,
+    /// Calls that failed since the start.
+    pub failures: u64,
+    /// The last failure in words, without secrets.
+    pub last_error: Option<String>,
+}
+
+/// Why a chain did not answer. The question a caller has is: ask again, or not?
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    /// Ask again later: no endpoint answered, all are resting, or the answer was not whole.
+    #[error("{0}")]
+    Transient(String),
+    /// Asking again will not help until somebody changes something: wrong key, wrong chain, a
+    /// contract that is not there.
+    #[error("{0}")]
+    Refused(String),
+}
+
+impl Error {
+    /// True when asking again later may help.
+    #[must_use]
+    pub const fn is_transient(&self) -> bool {
+        matches!(self, Self::Transient(_))
+    }
+}

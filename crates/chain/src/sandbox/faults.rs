@@ -1,0 +1,247 @@
+//! What goes wrong between a sandbox chain and who reads it: the script of a test, or faults drawn
+//! from a seed. Decides what a call sees; the chain itself is never changed here.
+
+use std::ops::RangeInclusive;
+
+use super::history::History;
+use crate::Error;
+
+/// Faults drawn anew for each call, from a seed. Chances are in thousandths.
+///
+/// They are what an honest but poor endpoint does. Forks are not among them: the chain does those,
+/// see [`SandboxChain::fork`](super::SandboxChain::fork).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Faults {
+    /// Where the draws begin.
+    pub seed: u64,
+    /// The call fails.
+    pub fail_permille: u16,
+    /// The endpoint goes away with this call, for up to `outage_calls_max` calls.
+    pub outage_permille: u16,
+    /// The longest such outage.
+    pub outage_calls_max: u32,
+    /// The call sees the chain up to `lag_blocks_max` blocks behind, so the head seems to go back.
+    pub lag_permille: u16,
+    /// The furthest behind.
+    pub lag_blocks_max: u64,
+    /// The node does not have what is asked for, though its head says so: `header` is `None`,
+    /// `blocks` is empty, `reread` fails.
+    pub missing_permille: u16,
+    /// `blocks` gets an answer that is not whole, and fails.
+    pub incomplete_permille: u16,
+    /// `blocks` gives fewer blocks than asked, at least one.
+    pub short_permille: u16,
+}
+
+impl Faults {
+    /// A bad day of a public endpoint: about one call in ten goes wrong.
+    #[must_use]
+    pub const fn mild(seed: u64) -> Self {
+        Self {
+            seed,
+            fail_permille: 20,
+            outage_permille: 2,
+            outage_calls_max: 10,
+            lag_permille: 40,
+            lag_blocks_max: 3,
+            missing_permille: 20,
+            incomplete_permille: 20,
+            short_permille: 50,
+        }
+    }
+
+    /// A day that is all bad: about every other call goes wrong.
+    #[must_use]
+    pub const fn harsh(seed: u64) -> Self {
+        Self {
+            seed,
+            fail_permille: 100,
+            outage_permille: 10,
+            outage_calls_max: 40,
+            lag_permille: 200,
+            lag_blocks_max: 12,
+            missing_permille: 100,
+            incomplete_permille: 150,
+            short_permille: 300,
+        }
+    }
+}
+
+/// The questions that [`Chain`](crate::Chain) has.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Method {
+    Identity,
+    Head,
+    Header,
+    Blocks,
+    FinalHead,
+    Reread,
+}
+
+/// What is wrong now.
+#[derive(Default)]
+pub(super) struct Script {
+    pub(super) down: bool,
+    pub(super) fail_next: u32,
+    pub(super) incomplete: u32,
+    pub(super) lag: u64,
+    pub(super) hidden: Option<RangeInclusive<u64>>,
+    pub(super) limit_per_call: Option<u32>,
+    drawn: Option<Drawn>,
+}
+
+/// What one call sees of the chain.
+pub(super) struct View {
+    pub(super) lag: u64,
+    pub(super) limit: u32,
+    hidden: Option<RangeInclusive<u64>>,
+    missing: bool,
+}
+
+impl View {
+    /// True when the node that is asked has the block.
+    pub(super) fn has(&self, history: &History, number: u64) -> bool {
+        let hidden = self.hidden.as_ref().is_some_and(|numbers| numbers.contains(&number));
+        number <= history.shown(self.lag) && !hidden && !self.missing
+    }
+}
+
+impl Script {
+    /// Begins a call: it fails here, or sees the chain as the view says.
+    pub(super) fn begin(&mut self, method: Method) -> Result<View, Error> {
+        let draw = self.drawn.as_mut().map_or_else(Draw::default, Drawn::draw);
+        if self.down || draw.down {
+            return Err(Error::Transient("the sandbox is down, as its script says".into()));
+        }
+        if use_up(&mut self.fail_next) || draw.fail {
+            return Err(Error::Transient("the sandbox failed this call, as its script says".into()));
+        }
+        if method == Method::Blocks && (use_up(&mut self.incomplete) || draw.incomplete) {
+            return Err(Error::Transient("the answer is not whole: transfers are missing".into()));
+        }
+        Ok(View {
+            lag: self.lag.saturating_add(draw.lag),
+            limit: self.limit_per_call.unwrap_or(u32::MAX).min(draw.limit.unwrap_or(u32::MAX)),
+            hidden: self.hidden.clone(),
+            missing: draw.missing,
+        })
+    }
+
+    pub(super) fn inject(&mut self, faults: Faults) {
+        self.drawn = Some(Drawn { faults, state: faults.seed, outage_calls_left: 0 });
+    }
+
+    /// True when the next call would find the endpoint away.
+    pub(super) fn is_down(&self) -> bool {
+        self.down || self.drawn.as_ref().is_some_and(|drawn| drawn.outage_calls_left > 0)
+    }
+}
+
+/// Takes one from the counter; false when there was none.
+fn use_up(counter: &mut u32) -> bool {
+    let left = counter.checked_sub(1);
+    *counter = left.unwrap_or(0);
+    left.is_some()
+}
+
+/// What was drawn for one call.
+#[derive(Default)]
+struct Draw {
+    down: bool,
+    fail: bool,
+    incomplete: bool,
+    missing: bool,
+    lag: u64,
+    limit: Option<u32>,
+}
+
+struct Drawn {
+    faults: Faults,
+    state: u64,
+    outage_calls_left: u32,
+}
+
+impl Drawn {
+    /// Every call draws the same number of times, whatever comes of it: a changed chance then
+    /// changes its own faults and moves no others.
+    fn draw(&mut self) -> Draw {
+        let faults = self.faults;
+        let outage = self.chance(faults.outage_permille);
+        let outage_calls = self.below(u64::from(faults.outage_calls_max));
+        let fail = self.chance(faults.fail_permille);
+        let incomplete = self.chance(faults.incomplete_permille);
+        let missing = self.chance(faults.missing_permille);
+        let lags = self.chance(faults.lag_permille);
+        let lag = self.below(faults.lag_blocks_max).saturating_add(1).min(faults.lag_blocks_max);
+        let short = self.chance(faults.short_permille);
+        let limit = self.below(SHORT_BLOCKS_MAX).saturating_add(1);
+
+        if outage && self.outage_calls_left == 0 {
+            let calls = u32::try_from(outage_calls).unwrap_or(u32::MAX).saturating_add(1);
+            self.outage_calls_left = calls.min(faults.outage_calls_max);
+        }
+        Draw {
+            down: use_up(&mut self.outage_calls_left),
+            fail,
+            incomplete,
+            missing,
+            lag: if lags { lag } else { 0 },
+            limit: if short { u32::try_from(limit).ok() } else { None },
+        }
+    }
+
+    fn chance(&mut self, permille: u16) -> bool {
+        self.below(1_000) < u64::from(permille)
+    }
+
+    /// A number below `bound`; 0 when there is none. That it is not perfectly even does not matter.
+    fn below(&mut self, bound: u64) -> u64 {
+        self.next().checked_rem(bound).unwrap_or(0)
+    }
+
+    /// SplitMix64, by Sebastiano Vigna (public domain): small, and the same everywhere for ever,
+    /// which a crate's generator does not promise.
+    fn next(&mut self) -> u64 {
+        self.state = self.state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.state;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+}
+
+/// A drawn short answer has at most this many blocks: few enough that callers notice.
+const SHORT_BLOCKS_MAX: u64 = 4;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_generator_is_splitmix64() {
+        // The first outputs for the seed 1234567, as published with the algorithm.
+        let mut drawn = Drawn { faults: Faults::mild(0), state: 1_234_567, outage_calls_left: 0 };
+        let found: Vec<u64> = (0..5).map(|_| drawn.next()).collect();
+        assert_eq!(
+            found,
+            [
+                6_457_827_717_110_365_317,
+                3_203_168_211_198_807_973,
+                9_817_491_932_198_370_423,
+                4_593_380_528_125_082_431,
+                16_408_922_859_458_223_821
+            ]
+        );
+    }
+
+    #[test]
+    fn a_changed_chance_moves_no_other_fault() {
+        let lags = |faults: Faults| {
+            let mut drawn = Drawn { faults, state: faults.seed, outage_calls_left: 0 };
+            (0..500).map(|_| drawn.draw().lag).collect::<Vec<_>>()
+        };
+        let mild = Faults::mild(7);
+        assert_eq!(lags(mild), lags(Faults { fail_permille: 900, missing_permille: 0, ..mild }));
+        assert_ne!(lags(mild), lags(Faults { seed: 8, ..mild }));
+    }
+}

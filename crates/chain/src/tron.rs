@@ -1,0 +1,256 @@
+//! TRON, by the HTTP API of a full node: `wallet/…`, and `walletsolidity/…` for what is final.
+//!
+//! A block is read by two calls, whatever number of addresses is watched: its header, and
+//! `gettransactioninfobyblocknum`, which holds the outcome and the logs of each transaction
+//! together. It does not use TRON's `eth_getLogs`, whose index forgets logs (java-tron#4987,
+//! #6037) and which does not look at outcomes.
+
+mod address;
+mod wire;
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use async_trait::async_trait;
+use futures_util::{StreamExt, TryStreamExt, stream};
+use serde_json::{Value, json};
+use tidegate_rules::block::{Address, Block, BlockRef};
+
+pub use self::address::{format_address, parse_address};
+pub use self::wire::{Header, parse_header, parse_infos};
+use crate::endpoints::{Endpoint, Endpoints, Failure, Prefer};
+use crate::{Chain, EndpointHealth, Error, Identity, abi};
+
+/// The most blocks that one call of [`Chain::blocks`] reads.
+pub const BLOCKS_MAX: u32 = 100;
+/// How many blocks are asked for at once while catching up.
+const AT_ONCE: usize = 4;
+
+/// What a TRON network is.
+#[derive(Clone, Debug)]
+pub struct TronConfig {
+    /// The last four bytes of the genesis block's id. Every endpoint must be on this chain before
+    /// anything it says is believed.
+    pub chain_id: u64,
+    /// The token contract.
+    pub token: Address,
+}
+
+/// A TRON network behind its endpoints.
+#[derive(Debug)]
+pub struct TronChain {
+    config: TronConfig,
+    endpoints: Endpoints,
+    /// Which endpoints have shown that they are on the right chain.
+    proven: Vec<AtomicBool>,
+}
+
+/// Whose view of the chain: the newest, or only what can no longer be taken back.
+#[derive(Clone, Copy)]
+enum View {
+    Full,
+    Solid,
+}
+
+impl View {
+    fn path(self, call: &str) -> String {
+        match self {
+            Self::Full => format!("wallet/{call}"),
+            Self::Solid => format!("walletsolidity/{call}"),
+        }
+    }
+}
+
+impl TronChain {
+    /// A chain that has not been spoken to yet.
+    #[must_use]
+    pub fn new(config: TronConfig, endpoints: Endpoints) -> Self {
+        let proven = (0..endpoints.count()).map(|_| AtomicBool::new(false)).collect();
+        Self { config, endpoints, proven }
+    }
+
+    async fn read(&self, endpoint: Endpoint, from: u64, limit: u32) -> Result<Vec<Block>, Failure> {
+        let endpoint = &endpoint;
+        self.prove(endpoint).await?;
+        let limit = u64::from(limit.min(BLOCKS_MAX));
+        if limit <= 1 {
+            let block = self.block_at(endpoint, from, None).await?;
+            return Ok(block.into_iter().collect());
+        }
+        // The head first: at the tip, where nearly every call is made, it is the very header that
+        // is needed, and away from it, it says how many blocks there are to fetch.
+        let head = self.newest(endpoint, View::Full).await?.ok_or_else(no_head)?;
+        if head.at.number < from {
+            return Ok(Vec::new());
+        }
+        let last = head.at.number.min(from.saturating_add(limit).saturating_sub(1));
+        let head = &head;
+        let blocks: Vec<Option<Block>> =
+            stream::iter(from..=last).map(|number| self.block_at(endpoint, number, Some(head))).buffered(AT_ONCE).try_collect().await?;
+        Ok(unbroken(blocks))
+    }
+
+    /// The whole block at a height; its header need not be asked for when it is the known one.
+    async fn block_at(&self, endpoint: &Endpoint, number: u64, known: Option<&Header>) -> Result<Option<Block>, Failure> {
+        let header = match known.filter(|header| header.at.number == number) {
+            Some(header) => Some(header.clone()),
+            None => self.numbered(endpoint, View::Full, number).await?,
+        };
+        match header {
+            Some(header) => self.block_of(endpoint, View::Full, header).await.map(Some),
+            None => Ok(None),
+        }
+    }
+
+    async fn block_of(&self, endpoint: &Endpoint, view: View, header: Header) -> Result<Block, Failure> {
+        let request = json!({ "num": header.at.number });
+        let answer = endpoint.post(&view.path("gettransactioninfobyblocknum"), &request, 1).await?;
+        let (transfers, unreadable) = parse_infos(&answer, &header, &self.config.token)?;
+        Ok(Block { at: header.at, transfers, unreadable })
+    }
+
+    async fn newest(&self, endpoint: &Endpoint, view: View) -> Result<Option<Header>, Failure> {
+        parse_header(&endpoint.post(&view.path("getblock"), &json!({ "detail": false }), 1).await?)
+    }
+
+    async fn numbered(&self, endpoint: &Endpoint, view: View, number: u64) -> Result<Option<Header>, Failure> {
+        let request = json!({ "id_or_num": number.to_string(), "detail": false });
+        let header = parse_header(&endpoint.post(&view.path("getblock"), &request, 1).await?)?;
+        match header {
+            Some(header) if header.at.number != number => {
+                Err(Failure::transient(format!("asked for block {number}, got block {}", header.at.number)))
+            }
+            header => Ok(header),
+        }
+    }
+
+    /// Asks an endpoint once which chain it is on, before its answers are believed.
+    async fn prove(&self, endpoint: &Endpoint) -> Result<(), Failure> {
+        let proven = self.proven.get(endpoint.index());
+        if proven.is_some_and(|proven| proven.load(Ordering::Relaxed)) {
+            return Ok(());
+        }
+        let (found, expected) = (self.chain_id(endpoint).await?, self.config.chain_id);
+        if found != expected {
+            return Err(Failure::Permanent(format!("expected the TRON chain {expected}, found the chain {found}")));
+        }
+        if let Some(proven) = proven {
+            proven.store(true, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+
+    async fn chain_id(&self, endpoint: &Endpoint) -> Result<u64, Failure> {
+        let genesis = self.numbered(endpoint, View::Full, 0).await?;
+        let hash = genesis.ok_or_else(|| Failure::transient("it does not have block 0"))?.at.hash;
+        Ok(hash.0.last_chunk::<4>().map_or(0, |id| u64::from(u32::from_be_bytes(*id))))
+    }
+
+    async fn constant(&self, endpoint: &Endpoint, function: &str) -> Result<Result<Vec<u8>, String>, Failure> {
+        let request: Value = json!({
+            "owner_address": format!("41{}", hex::encode([0; 20])),
+            "contract_address": format!("41{}", hex::encode(self.config.token.0)),
+            "function_selector": function,
+            "visible": false,
+        });
+        let answer = endpoint.post(&View::Full.path("triggerconstantcontract"), &request, 1).await?;
+        Ok(wire::parse_constant(&answer)?.map_err(|why| endpoint.quote(&why)))
+    }
+
+    async fn reread_on(&self, endpoint: Endpoint, block: BlockRef) -> Result<Option<Block>, Failure> {
+        self.prove(&endpoint).await?;
+        for view in [View::Solid, View::Full] {
+            match self.numbered(&endpoint, view, block.number).await? {
+                Some(header) if header.at.hash != block.hash => return Ok(None),
+                Some(header) => return self.block_of(&endpoint, view, header).await.map(Some),
+                None => {}
+            }
+        }
+        Err(Failure::Behind(format!("it does not have block {}", block.number)))
+    }
+}
+
+#[async_trait]
+impl Chain for TronChain {
+    async fn identity(&self) -> Result<Identity, Error> {
+        let ask = |endpoint: Endpoint| async move {
+            let chain_id = self.chain_id(&endpoint).await?;
+            let symbol = self.constant(&endpoint, "symbol()").await?;
+            Ok((chain_id, symbol, self.constant(&endpoint, "decimals()").await?))
+        };
+        let (chain_id, symbol, decimals) = self.endpoints.run(Prefer::Current, ask).await?;
+        let refuse = |why: &str| {
+            let token = format_address(&self.config.token);
+            Error::Refused(format!("expected a token contract at {token} on the TRON chain {chain_id}, found none: {why}"))
+        };
+        let (symbol, decimals) = (symbol.map_err(|why| refuse(&why))?, decimals.map_err(|why| refuse(&why))?);
+        Ok(Identity {
+            chain_id,
+            symbol: abi::symbol(&symbol).ok_or_else(|| refuse("it has no symbol()"))?,
+            decimals: abi::decimals(&decimals).ok_or_else(|| refuse("it has no decimals()"))?,
+        })
+    }
+
+    async fn head(&self) -> Result<BlockRef, Error> {
+        let ask = |endpoint: Endpoint| async move {
+            self.prove(&endpoint).await?;
+            self.newest(&endpoint, View::Full).await?.ok_or_else(no_head)
+        };
+        Ok(self.endpoints.run(Prefer::Current, ask).await?.at)
+    }
+
+    async fn header(&self, number: u64) -> Result<Option<BlockRef>, Error> {
+        let ask = |endpoint: Endpoint| async move {
+            self.prove(&endpoint).await?;
+            self.numbered(&endpoint, View::Full, number).await
+        };
+        Ok(self.endpoints.run(Prefer::Current, ask).await?.map(|header| header.at))
+    }
+
+    async fn blocks(&self, from: u64, limit: u32) -> Result<Vec<Block>, Error> {
+        if limit == 0 {
+            return Ok(Vec::new());
+        }
+        self.endpoints.run_from(from, |endpoint| self.read(endpoint, from, limit)).await
+    }
+
+    async fn final_head(&self) -> Result<Option<BlockRef>, Error> {
+        let ask = |endpoint: Endpoint| async move {
+            self.prove(&endpoint).await?;
+            self.newest(&endpoint, View::Solid).await
+        };
+        Ok(self.endpoints.run(Prefer::Current, ask).await?.map(|header| header.at))
+    }
+
+    async fn reread(&self, block: &BlockRef) -> Result<Option<Block>, Error> {
+        self.endpoints.run(Prefer::Other, |endpoint| self.reread_on(endpoint, *block)).await
+    }
+
+    fn format_address(&self, address: &Address) -> String {
+        format_address(address)
+    }
+
+    fn parse_address(&self, text: &str) -> Option<Address> {
+        parse_address(text)
+    }
+
+    fn endpoints(&self) -> Vec<EndpointHealth> {
+        self.endpoints.health()
+    }
+}
+
+fn no_head() -> Failure {
+    Failure::transient("it has no newest block")
+}
+
+/// The blocks up to the first that is missing or is not the child of the one before it: the chain
+/// may have been reorganised while it was read, and what stands before that point is whole.
+fn unbroken(blocks: Vec<Option<Block>>) -> Vec<Block> {
+    let mut whole: Vec<Block> = Vec::with_capacity(blocks.len());
+    for block in blocks.into_iter().map_while(|block| block) {
+        if whole.last().is_some_and(|parent| parent.at.hash != block.at.parent) {
+            break;
+        }
+        whole.push(block);
+    }
+    whole
+}

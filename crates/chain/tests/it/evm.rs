@@ -1,0 +1,408 @@
+//! The EVM adapter: providers with limits, nodes that lag, lie and break, and hostile logs.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Value, json};
+use tidegate_chain::evm::{EvmChain, EvmConfig};
+use tidegate_chain::{Chain, Error};
+use tidegate_rules::block::{Block, BlockRef, Hash};
+use tidegate_rules::time::Time;
+
+use crate::evm_node::{EvmNode, bloom_of, chain, hash_of, hex, log, make_chain, token_bloom, usdt};
+use crate::server::{Answer, Server, pass, pool};
+
+fn values(blocks: &[Block]) -> String {
+    let of = |block: &Block| {
+        let values: Vec<_> = block.transfers.iter().map(|transfer| transfer.value.to_string()).collect();
+        format!("{}:{}", block.at.number, values.join("+"))
+    };
+    blocks.iter().map(of).collect::<Vec<_>>().join(" ")
+}
+
+/// The blocks, or one word for why there are none.
+fn told(result: &Result<Vec<Block>, Error>) -> String {
+    match result {
+        Ok(blocks) => values(blocks),
+        Err(Error::Transient(_)) => "transient".into(),
+        Err(Error::Refused(_)) => "refused".into(),
+    }
+}
+
+/// Four blocks from 11 on: one transfer, none, two, one.
+async fn small_node() -> EvmNode {
+    let transfers = |number| match number {
+        11 => vec![1],
+        13 => vec![2, 3],
+        14 => vec![4],
+        _ => vec![],
+    };
+    EvmNode::start(make_chain(11, 4, transfers)).await
+}
+
+const WHOLE: &str = "11:1 12: 13:2+3 14:4";
+
+/// A chain that has shown its chain id, so that only the calls of interest are counted.
+async fn proven(nodes: &[&EvmNode]) -> EvmChain {
+    let chain = chain(nodes);
+    chain.head().await.unwrap();
+    for node in nodes {
+        node.calls();
+    }
+    chain
+}
+
+#[tokio::test]
+async fn two_calls_a_block_at_the_tip_and_one_when_there_is_none() {
+    let node = small_node().await;
+    let chain = proven(&[&node]).await;
+    for limit in [1, 50] {
+        assert_eq!(values(&chain.blocks(14, limit).await.unwrap()), "14:4");
+        assert_eq!(node.calls(), ["getBlockByNumber", "getLogs"], "limit {limit}");
+        assert_eq!(chain.blocks(15, limit).await.unwrap(), []);
+        assert_eq!(node.calls(), ["getBlockByNumber"], "limit {limit}");
+    }
+    assert_eq!(chain.blocks(11, 0).await.unwrap(), []);
+    let block = &chain.blocks(13, 1).await.unwrap()[0];
+    let expected: (Hash, Hash) = (hash_of(13).parse().unwrap(), hash_of(12).parse().unwrap());
+    assert_eq!((block.at.hash, block.at.parent), expected);
+    assert_eq!(block.at.time, Time::from_secs(1_700_000_000 + 12 * 13));
+}
+
+#[tokio::test]
+async fn catching_up_gives_what_single_blocks_give_for_fewer_calls() {
+    let node = EvmNode::start(make_chain(1, 120, |number| (0..number % 4).collect())).await;
+    let chain = proven(&[&node]).await;
+    let together = chain.blocks(1, 500).await.unwrap();
+    assert_eq!(together.len(), 120);
+    assert!(node.calls().len() <= 2 * 120);
+    let mut one_by_one = Vec::new();
+    for number in 1..=120 {
+        one_by_one.extend(chain.blocks(number, 1).await.unwrap());
+    }
+    assert_eq!(together, one_by_one);
+    assert!(node.calls().len() <= 2 * 120);
+    assert_eq!(values(&chain.blocks(119, 50).await.unwrap()), "119:1+2 120:");
+    assert_eq!(node.calls().len(), 2 * 2, "two new blocks, four calls");
+}
+
+/// Each provider's own refusal of a range, as captured. The blocks come whole all the same, and
+/// what was learned spares the next call most of the refusals.
+#[tokio::test]
+async fn every_providers_limit_is_found_and_kept_to() {
+    let path = format!("{}/tests/data/evm/provider_error_captures.json", env!("CARGO_MANIFEST_DIR"));
+    let captures: BTreeMap<String, Value> = serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
+    for (name, capture) in captures.iter().filter(|(name, _)| *name != "geth_future_range_2026_spec") {
+        let node = EvmNode::start(make_chain(1, 100, |number| vec![number])).await;
+        node.with(|state| state.range_max = Some((7, capture["error"].clone())));
+        let chain = proven(&[&node]).await;
+        let refusals = |calls: &[String], blocks: usize| {
+            let ranges = calls.iter().filter(|call| *call == "getLogs").count();
+            ranges.saturating_sub(blocks.div_ceil(7))
+        };
+        let first = chain.blocks(1, 50).await.unwrap();
+        assert_eq!(first.len(), 50, "{name}");
+        assert!(refusals(&node.calls(), 50) >= 3, "{name}: 50, 25, 12 were too many");
+        let second = chain.blocks(51, 50).await.unwrap();
+        assert_eq!(second.len(), 50, "{name}");
+        assert!(first.iter().chain(&second).all(|block| block.transfers.len() == 1), "{name}");
+        assert!(node.calls().len() <= 2 * 50, "{name}");
+        assert!(chain.endpoints()[0].available, "{name}: a limit is not a failure");
+    }
+}
+
+#[tokio::test]
+async fn a_provider_that_bears_no_range_at_all_is_asked_block_by_block() {
+    let node = small_node().await;
+    let refusal = json!({ "code": -32_602, "message": "query exceeds max results 20000" });
+    node.with(|state| state.range_max = Some((0, refusal)));
+    assert_eq!(values(&chain(&[&node]).blocks(11, 50).await.unwrap()), WHOLE);
+}
+
+/// Some providers put the same words under another status, and take no batches.
+#[tokio::test]
+async fn an_error_of_the_protocol_may_come_under_any_status() {
+    for status in [400, 413, 500] {
+        let node = EvmNode::start(make_chain(1, 50, |number| vec![number])).await;
+        let refusal = json!({ "code": -32_602, "message": "query exceeds max block range 7" });
+        node.with(|state| (state.range_max, state.batch_max, state.error_status) = (Some((7, refusal)), 0, status));
+        let chain = chain(&[&node]);
+        assert_eq!(chain.blocks(1, 50).await.unwrap().len(), 50, "{status}");
+        assert_eq!(chain.final_head().await.unwrap(), None, "{status}");
+        assert!(chain.endpoints()[0].available, "{status}");
+    }
+}
+
+#[tokio::test]
+async fn batches_are_made_as_small_as_the_endpoint_wants_them() {
+    for batch_max in [0, 1, 2, 3, 1_000] {
+        let node = EvmNode::start(make_chain(1, 60, |number| vec![number])).await;
+        node.with(|state| state.batch_max = batch_max);
+        let chain = chain(&[&node]);
+        let blocks = chain.blocks(1, 60).await.unwrap();
+        assert_eq!(blocks.len(), 60, "batches of at most {batch_max}");
+        assert!(blocks.iter().all(|block| block.transfers[0].value.to_string() == block.at.number.to_string()));
+        assert!(chain.endpoints()[0].available);
+    }
+}
+
+/// A node (or the one behind the same load balancer) that has the headers but not yet the logs:
+/// `[]` from it is never "nothing happened".
+#[tokio::test]
+async fn stale_answers_are_never_empty_blocks() {
+    // The node that answers for the logs does not have the last header.
+    let node = small_node().await;
+    node.instead(|method, params| match method {
+        "eth_getLogs" => Some(json!({ "result": [] })),
+        "eth_getBlockByNumber" if params[0] == hex(14) => Some(json!({ "result": null })),
+        _ => None,
+    });
+    assert_eq!(told(&chain(&[&node]).blocks(11, 50).await), "transient");
+    node.instead(|method, params| {
+        let range = !params[0]["fromBlock"].is_null();
+        (method == "eth_getLogs" && range).then(|| {
+            json!({ "error": { "code": -32_602,
+            "message": "block range extends beyond current head block" } })
+        })
+    });
+    let chain = chain(&[&node]);
+    assert_eq!(told(&chain.blocks(11, 3).await), "transient");
+    assert!(chain.endpoints()[0].available, "it merely lags");
+
+    // besu#8007: nothing for a block hash that it does not know. The bloom filter tells.
+    let (besu, geth) = (small_node().await, small_node().await);
+    besu.instead(|method, _| (method == "eth_getLogs").then(|| json!({ "result": [] })));
+    assert_eq!(values(&crate::evm_node::chain(&[&besu, &geth]).blocks(13, 1).await.unwrap()), "13:2+3");
+    assert_eq!(values(&crate::evm_node::chain(&[&besu, &geth]).blocks(11, 50).await.unwrap()), WHOLE);
+}
+
+#[tokio::test]
+async fn an_empty_answer_that_the_bloom_filter_doubts_is_asked_for_twice() {
+    let twice = EvmNode::start(make_chain(1, 3, |_| vec![])).await;
+    let chain = proven(&[&twice]).await;
+    let calls = async |bloom: String| {
+        twice.with(|state| state.blocks.iter_mut().for_each(|block| block.bloom = bloom.clone()));
+        assert_eq!(values(&chain.blocks(3, 1).await.unwrap()), "3:", "a second empty answer is believed");
+        twice.calls().len()
+    };
+    assert_eq!(calls(token_bloom()).await, 3);
+    assert_eq!(calls("0x".to_owned() + &"f".repeat(512)).await, 3);
+    assert_eq!(calls(bloom_of(&[])).await, 2, "a chain that does not fill its filters");
+    assert_eq!(calls(bloom_of(&[crate::evm_node::TOPIC])).await, 2, "another token's transfers");
+    assert_eq!(calls("0x".into()).await, 2);
+
+    let zero = EvmNode::start(make_chain(1, 1, |_| vec![5])).await;
+    zero.with(|state| state.blocks[0].bloom = bloom_of(&[]));
+    assert_eq!(values(&crate::evm_node::chain(&[&zero]).blocks(1, 1).await.unwrap()), "1:5", "logs need no filter");
+
+    // Transfers of nothing are logs all the same.
+    let dust = EvmNode::start(make_chain(1, 1, |_| vec![0])).await;
+    let chain = proven(&[&dust]).await;
+    assert_eq!(values(&chain.blocks(1, 1).await.unwrap()), "1:");
+    assert_eq!(dust.calls().len(), 2);
+}
+
+/// What a first endpoint may do to an answer; the second is whole. Single blocks and ranges alike
+/// come from the second, and a single endpoint's word is not taken.
+#[tokio::test]
+async fn answers_that_contradict_their_headers_are_void() {
+    type Spoil = fn(&mut Vec<Value>);
+    let table: [(&str, Spoil); 8] = [
+        ("a log of another block at that height", |logs| logs[0]["blockHash"] = json!(hash_of(99))),
+        ("a log of another height", |logs| logs[0]["blockNumber"] = json!("0x63")),
+        ("a pending log", |logs| logs[0]["blockHash"] = Value::Null),
+        ("a removed log", |logs| logs[0]["removed"] = json!(true)),
+        ("a log twice", |logs| logs.push(logs[0].clone())),
+        ("no log index", |logs| logs[0]["logIndex"] = Value::Null),
+        ("not a hash", |logs| logs[0]["transactionHash"] = json!("0x12")),
+        ("not a log", |logs| logs.push(json!("log"))),
+    ];
+    for (name, spoil) in table {
+        for (from, limit, expected) in [(13, 1, "13:2+3"), (11, 50, WHOLE)] {
+            let (broken, whole) = (small_node().await, small_node().await);
+            broken.with(|state| state.blocks.iter_mut().filter(|block| block.number == 13).for_each(|block| spoil(&mut block.logs)));
+            assert_eq!(told(&chain(&[&broken]).blocks(from, limit).await), "transient", "{name}, alone");
+            assert_eq!(told(&chain(&[&broken, &whole]).blocks(from, limit).await), expected, "{name}");
+        }
+    }
+}
+
+/// What a first endpoint may say instead of an answer.
+#[tokio::test]
+async fn every_kind_of_breakage_leads_to_the_next_endpoint() {
+    let error = |code: i64, message: &str| json!({ "error": { "code": code, "message": message } });
+    let table = [
+        json!({}),
+        json!({ "result": "0x1" }),
+        json!({ "result": { "number": "0xe" } }),
+        error(-32_005, "daily request count exceeded, request rate limited"),
+        error(-32_000, "missing trie node"),
+        error(-32_601, "the method does not exist"),
+        error(429, "Your app has exceeded its compute units per second capacity"),
+    ];
+    for said in table {
+        for method in ["eth_getBlockByNumber", "eth_getLogs"] {
+            for (from, limit, expected) in [(14, 1, "14:4"), (11, 50, WHOLE)] {
+                let (broken, whole) = (small_node().await, small_node().await);
+                let chain = proven(&[&broken, &whole]).await;
+                let instead = said.clone();
+                broken.instead(move |called, _| (called == method).then(|| instead.clone()));
+                assert_eq!(told(&chain.blocks(from, limit).await), expected, "{said} to {method}");
+                let health = chain.endpoints();
+                assert_eq!((health[0].available, health[1].failures), (false, 0), "{said} to {method}");
+            }
+        }
+    }
+    let whole = small_node().await;
+    for garbage in ["", "[]", "[{}]", "null", "<html>", "{\"jsonrpc\":\"2.0\",\"id\":1,\"resu"] {
+        let broken = Server::start(move |_| Answer::Text(garbage.into())).await;
+        let chain = EvmChain::new(EvmConfig::new(1, usdt()), pool(&[&broken, &whole.server]));
+        assert_eq!(told(&chain.blocks(11, 50).await), WHOLE, "{garbage}");
+    }
+}
+
+#[tokio::test]
+async fn a_reorganisation_while_reading_is_asked_again_or_cut_off() {
+    // Between the headers and the logs: the last header has changed when they come.
+    let node = small_node().await;
+    let chain = proven(&[&node]).await;
+    let other = json!({ "result": { "number": hex(14), "hash": hash_of(99), "parentHash": hash_of(13),
+        "timestamp": "0x1", "transactions": [] } });
+    node.instead(move |method, params| (method == "eth_getBlockByNumber" && params[0] == hex(14)).then(|| other.clone()));
+    assert_eq!(told(&chain.blocks(11, 50).await), "transient");
+    assert!(chain.endpoints()[0].available, "the chain moved; that is nobody's fault");
+
+    // Between two headers: what stands before is whole.
+    let node = small_node().await;
+    node.with(|state| state.blocks[2].parent = hash_of(98));
+    assert_eq!(told(&crate::evm_node::chain(&[&node]).blocks(11, 50).await), "11:1 12:");
+}
+
+#[tokio::test]
+async fn ordinals_are_ranks_within_the_transaction() {
+    let node = EvmNode::start(make_chain(21, 1, |_| vec![])).await;
+    let (one, two) = (format!("0x{}", "1".repeat(64)), format!("0x{}", "2".repeat(64)));
+    let other_token = |mut log: Value| {
+        log["address"] = json!("0xeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeee");
+        log
+    };
+    let with = |mut log: Value, key: &str, value: Value| {
+        log[key] = value;
+        log
+    };
+    let short = json!([crate::evm_node::TOPIC, format!("0x{:064x}", 7)]);
+    let dirty = json!([crate::evm_node::TOPIC, format!("0x{:064x}", 7), format!("0x{}", "4".repeat(64))]);
+    let approval = json!(["0x8c5be1e5ebec7d5bd14f71427d1e84f3dd0314c0f7b2291e5b200ac8c7c3b925"]);
+    let mut logs = vec![
+        log(21, 3, &one, 10),
+        other_token(log(21, 4, &one, 99)),
+        with(log(21, 5, &one, 99), "topics", approval),
+        log(21, 6, &one, 0),
+        with(log(21, 7, &one, 99), "topics", short),
+        with(log(21, 8, &one, 99), "topics", dirty),
+        with(log(21, 9, &one, 99), "data", json!("0x")),
+        log(21, 10, &one, 11),
+        log(21, 12, &two, 12),
+    ];
+    // A provider may give them in any order.
+    logs.reverse();
+    node.with(|state| state.blocks[0].logs = logs);
+    for reading in ["by hash", "by receipts"] {
+        let chain = chain(&[&node]);
+        let block = chain.blocks(21, 1).await.unwrap().remove(0);
+        let block = if reading == "by hash" { block } else { chain.reread(&block.at).await.unwrap().unwrap() };
+        let mut lines: Vec<String> =
+            block.transfers.iter().map(|t| format!("{} {} transfer {}", &t.key.tx_hash.to_string()[..1], t.key.ordinal, t.value)).collect();
+        let unreadable = block.unreadable.iter();
+        lines.extend(unreadable.map(|log| format!("{} {} unreadable", &log.key.tx_hash.to_string()[..1], log.key.ordinal)));
+        lines.sort();
+        let expected = ["1 0 transfer 10", "1 2 unreadable", "1 3 unreadable", "1 4 unreadable", "1 5 transfer 11", "2 0 transfer 12"];
+        assert_eq!(lines, expected, "{reading}");
+    }
+}
+
+#[tokio::test]
+async fn a_second_reading_is_by_receipts_from_another_endpoint() {
+    let (first, second) = (small_node().await, small_node().await);
+    let chain = proven(&[&first, &second]).await;
+    let block = chain.blocks(13, 1).await.unwrap().remove(0);
+    first.calls();
+    assert_eq!(chain.reread(&block.at).await.unwrap().as_ref(), Some(&block));
+    assert_eq!((first.calls().len(), second.calls()), (0, vec!["chainId".into(), "getBlockByNumber".into(), "getBlockReceipts".into()]));
+
+    // Not every receipt of the block: not an answer. The first endpoint's is.
+    let partial = json!({ "result": [second.with(|state| state.blocks[2].receipts()[0].clone())] });
+    second.instead(move |method, _| (method == "eth_getBlockReceipts").then(|| partial.clone()));
+    assert_eq!(chain.reread(&block.at).await.unwrap().as_ref(), Some(&block));
+    pass(60).await;
+
+    // Not offered: logs by hash, and the question is not asked again.
+    second.instead(|method, _| {
+        let error = json!({ "code": -32_601, "message": "the method eth_getBlockReceipts does not exist/is not available" });
+        (method == "eth_getBlockReceipts").then(|| json!({ "error": error }))
+    });
+    for expected in [vec!["getBlockByNumber", "getBlockReceipts", "getLogs"], vec!["getBlockByNumber", "getLogs"]] {
+        second.calls();
+        assert_eq!(chain.reread(&block.at).await.unwrap().as_ref(), Some(&block));
+        assert_eq!(second.calls(), expected);
+    }
+
+    // And where those are left out, the endpoint in use has the last word.
+    second.instead(|method, _| match method {
+        "eth_getBlockReceipts" => Some(json!({ "error": { "code": -32_000, "message": "internal error" } })),
+        "eth_getLogs" => Some(json!({ "result": [] })),
+        _ => None,
+    });
+    assert_eq!(chain.reread(&block.at).await.unwrap().as_ref(), Some(&block));
+
+    assert_eq!(chain.reread(&BlockRef { hash: Hash([7; 32]), ..block.at }).await.unwrap(), None);
+    second.with(|state| state.head = 12);
+    assert_eq!(chain.reread(&block.at).await.unwrap().as_ref(), Some(&block), "the first has it still");
+    first.with(|state| state.head = 12);
+    assert!(chain.reread(&block.at).await.unwrap_err().is_transient());
+    assert!(chain.endpoints().iter().all(|endpoint| endpoint.available), "which is nobody's fault");
+}
+
+#[tokio::test]
+async fn the_final_block_is_the_tags_or_none_yet() {
+    let node = small_node().await;
+    let chain = chain(&[&node]);
+    assert_eq!(chain.final_head().await.unwrap(), None, "-39001");
+    node.instead(|_, params| (params[0] == "finalized").then(|| json!({ "result": null })));
+    assert_eq!(chain.final_head().await.unwrap(), None);
+    let text = json!({ "error": { "code": -32_000, "message": "finalized block not found" } });
+    node.instead(move |_, params| (params[0] == "finalized").then(|| text.clone()));
+    assert_eq!(chain.final_head().await.unwrap(), None);
+    node.with(|state| (state.instead, state.finalized) = (None, Some(12)));
+    assert_eq!(chain.final_head().await.unwrap().map(|block| block.number), Some(12));
+    assert_eq!(chain.header(14).await.unwrap().map(|block| block.number), Some(14));
+    assert_eq!(chain.header(15).await.unwrap(), None);
+    assert_eq!(chain.head().await.unwrap().number, 14);
+}
+
+#[tokio::test]
+async fn a_token_says_who_it_is_or_is_refused() {
+    let node = small_node().await;
+    node.with(|state| state.chain_id = 56);
+    let chain = chain(&[&node]);
+    let identity = chain.identity().await.unwrap();
+    assert_eq!((identity.chain_id, identity.symbol.as_str(), identity.decimals), (56, "USDT", 6));
+    let error = chain.head().await.unwrap_err();
+    assert!(matches!(&error, Error::Refused(text) if text.contains("expected chain id 1, found 56")), "{error}");
+
+    let node = small_node().await;
+    let chain = crate::evm_node::chain(&[&node]);
+    let old = format!("0x{:0<64}", hex::encode("USDT"));
+    node.instead(move |_, params| (params[0]["data"] == "0x95d89b41").then(|| json!({ "result": old })));
+    assert_eq!(chain.identity().await.unwrap().symbol, "USDT", "as bytes32");
+    let reverted = json!({ "error": { "code": 3, "message": "execution reverted", "data": "0x" } });
+    for (said, expected) in [(json!({ "result": "0x" }), "there is no code at this address"), (reverted, "execution reverted")] {
+        node.instead(move |method, _| (method == "eth_call").then(|| said.clone()));
+        match chain.identity().await {
+            Err(Error::Refused(text)) => {
+                assert!(text.contains(expected) && text.contains("0xdAC17F958D2ee523a2206206994597C13D831ec7"), "{text}");
+            }
+            other => panic!("{expected}: {other:?}"),
+        }
+        assert!(chain.endpoints()[0].available, "the endpoint is not to blame");
+    }
+}

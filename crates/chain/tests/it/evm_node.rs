@@ -1,0 +1,240 @@
+//! An EVM node to test against: it answers JSON-RPC as geth does, can have the limits that
+//! providers have, and can be made to lag, to lie and to break.
+
+use std::sync::{Arc, Mutex};
+
+use serde_json::{Value, json};
+use sha3::{Digest, Keccak256};
+use tidegate_chain::evm::{EvmChain, EvmConfig, parse_address};
+use tidegate_rules::block::Address;
+
+use crate::server::{Answer, Server, pool};
+
+pub(crate) const TOPIC: &str = "0xddf252ad1be2c89b69c2b068fc378daa952ba7f163c4a11628f55a4df523b3ef";
+pub(crate) const USDT: &str = "0xdac17f958d2ee523a2206206994597c13d831ec7";
+
+pub(crate) fn usdt() -> Address {
+    parse_address(USDT).unwrap()
+}
+
+#[derive(Clone)]
+pub(crate) struct EvmBlock {
+    pub(crate) hash: String,
+    pub(crate) parent: String,
+    pub(crate) number: u64,
+    pub(crate) bloom: String,
+    /// As `eth_getLogs` shows them.
+    pub(crate) logs: Vec<Value>,
+}
+
+impl EvmBlock {
+    pub(crate) fn header(&self) -> Value {
+        let transactions: Vec<_> = self.transactions();
+        json!({ "number": hex(self.number), "hash": self.hash, "parentHash": self.parent,
+            "timestamp": hex(1_700_000_000 + 12 * self.number), "logsBloom": self.bloom,
+            "transactions": transactions, "extraData": "0x", "gasUsed": "0x0" })
+    }
+
+    fn transactions(&self) -> Vec<String> {
+        let mut hashes: Vec<_> = self.logs.iter().map(|log| log["transactionHash"].as_str().unwrap().to_owned()).collect();
+        hashes.dedup();
+        hashes
+    }
+
+    pub(crate) fn receipts(&self) -> Vec<Value> {
+        let of = |hash: &String| self.logs.iter().filter(|log| log["transactionHash"] == **hash).cloned().collect();
+        let receipt = |hash: &String| {
+            let logs: Vec<Value> = of(hash);
+            json!({ "blockHash": self.hash, "blockNumber": hex(self.number), "transactionHash": hash,
+                "status": "0x1", "logs": logs })
+        };
+        self.transactions().iter().map(receipt).collect()
+    }
+}
+
+/// Says something else than the node would: a `result` or an `error` member.
+type Override = Box<dyn Fn(&str, &Value) -> Option<Value> + Send>;
+
+pub(crate) struct State {
+    /// Consecutive from the first one's number.
+    pub(crate) blocks: Vec<EvmBlock>,
+    pub(crate) head: u64,
+    pub(crate) finalized: Option<u64>,
+    pub(crate) chain_id: u64,
+    /// The most blocks one `eth_getLogs` may span, and how the refusal reads.
+    pub(crate) range_max: Option<(u64, Value)>,
+    /// The most calls in a batch.
+    pub(crate) batch_max: usize,
+    /// The HTTP status of an answer that is one error.
+    pub(crate) error_status: u16,
+    pub(crate) instead: Option<Override>,
+    /// Every call, parts of batches one by one.
+    pub(crate) calls: Vec<String>,
+}
+
+#[derive(Clone)]
+pub(crate) struct EvmNode {
+    pub(crate) server: Arc<Server>,
+    state: Arc<Mutex<State>>,
+}
+
+impl EvmNode {
+    pub(crate) async fn start(blocks: Vec<EvmBlock>) -> Self {
+        let state = State {
+            head: blocks.last().unwrap().number,
+            blocks,
+            finalized: None,
+            chain_id: 1,
+            range_max: None,
+            batch_max: 1_000,
+            error_status: 200,
+            instead: None,
+            calls: Vec::new(),
+        };
+        let state = Arc::new(Mutex::new(state));
+        let answers = Arc::clone(&state);
+        let server = Server::start(move |asked| {
+            let mut state = answers.lock().unwrap();
+            let answer = match asked.body.as_array() {
+                None => reply(&mut state, &asked.body),
+                Some(calls) if calls.len() > state.batch_max => {
+                    let error = json!({ "code": -32_600, "message": "batch size too large" });
+                    json!({ "jsonrpc": "2.0", "id": null, "error": error })
+                }
+                // In another order than asked: JSON-RPC allows it.
+                Some(calls) => calls.iter().rev().map(|call| reply(&mut state, call)).collect(),
+            };
+            match answer.get("error") {
+                Some(_) if state.error_status != 200 => Answer::Status(state.error_status, &[], answer.to_string()),
+                _ => Answer::Json(answer),
+            }
+        });
+        Self { server: Arc::new(server.await), state }
+    }
+
+    pub(crate) fn with<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
+        change(&mut self.state.lock().unwrap())
+    }
+
+    /// Answers `instead` where it says something.
+    pub(crate) fn instead(&self, instead: impl Fn(&str, &Value) -> Option<Value> + Send + 'static) {
+        self.with(|state| state.instead = Some(Box::new(instead)));
+    }
+
+    /// What was called since the last time, in a short form.
+    pub(crate) fn calls(&self) -> Vec<String> {
+        self.with(|state| std::mem::take(&mut state.calls))
+    }
+}
+
+pub(crate) fn chain(nodes: &[&EvmNode]) -> EvmChain {
+    let servers: Vec<&Server> = nodes.iter().map(|node| &*node.server).collect();
+    EvmChain::new(EvmConfig::new(1, usdt()), pool(&servers))
+}
+
+fn reply(state: &mut State, call: &Value) -> Value {
+    let (method, params) = (call["method"].as_str().unwrap(), &call["params"]);
+    state.calls.push(method.trim_start_matches("eth_").to_owned());
+    let said = state.instead.as_ref().and_then(|instead| instead(method, params));
+    let mut reply = said.unwrap_or_else(|| node(state, method, params));
+    reply["jsonrpc"] = json!("2.0");
+    reply["id"] = call["id"].clone();
+    reply
+}
+
+fn node(state: &State, method: &str, params: &Value) -> Value {
+    let numbered = |number: u64| state.blocks.iter().find(|block| block.number == number && number <= state.head);
+    let hashed = |hash: &Value| state.blocks.iter().find(|block| *hash == block.hash && block.number <= state.head);
+    let result = |value: Value| json!({ "result": value });
+    let error = |code: i64, message: &str| json!({ "error": { "code": code, "message": message } });
+    match method {
+        "eth_chainId" => result(json!(hex(state.chain_id))),
+        "eth_getBlockByNumber" => {
+            assert_eq!(params[1], false, "whole blocks are not needed");
+            let block = match params[0].as_str().unwrap() {
+                "latest" => numbered(state.head),
+                "finalized" => match state.finalized {
+                    Some(number) => numbered(number),
+                    None => return error(-39_001, "Unknown block"),
+                },
+                number => numbered(quantity(&json!(number))),
+            };
+            result(block.map_or(Value::Null, EvmBlock::header))
+        }
+        "eth_getLogs" => {
+            let filter = &params[0];
+            assert_eq!((&filter["address"], &filter["topics"]), (&json!(USDT), &json!([TOPIC])));
+            if !filter["blockHash"].is_null() {
+                return match hashed(&filter["blockHash"]) {
+                    Some(block) => result(json!(block.logs)),
+                    None => error(-32_000, "unknown block"),
+                };
+            }
+            let (from, to) = (quantity(&filter["fromBlock"]), quantity(&filter["toBlock"]));
+            if let Some((_, refusal)) = state.range_max.as_ref().filter(|(most, _)| to - from + 1 > *most) {
+                return json!({ "error": refusal });
+            }
+            // As many nodes still do: what is beyond the head is silently nothing.
+            let logs = (from..=to).filter_map(numbered).flat_map(|block| block.logs.clone());
+            result(logs.collect())
+        }
+        "eth_getBlockReceipts" => result(hashed(&params[0]).map_or(Value::Null, |block| json!(block.receipts()))),
+        "eth_call" => {
+            assert_eq!(params[0]["to"].as_str().unwrap().to_lowercase(), USDT);
+            let symbol = format!("0x{:064x}{:064x}{:0<64}", 32, 4, hex::encode("USDT"));
+            result(if params[0]["data"] == "0x95d89b41" { json!(symbol) } else { json!(format!("0x{:064x}", 6)) })
+        }
+        other => error(-32_601, &format!("the method {other} does not exist/is not available")),
+    }
+}
+
+/// A chain from block `first` on; `values(number)` are the transfers in each, one a transaction.
+pub(crate) fn make_chain(first: u64, count: u64, values: impl Fn(u64) -> Vec<u64>) -> Vec<EvmBlock> {
+    (first..first + count)
+        .map(|number| {
+            let (hash, parent) = (hash_of(number), hash_of(number - 1));
+            let logs: Vec<Value> =
+                (0..).zip(values(number)).map(|(index, value)| log(number, index, &format!("0x{number:062x}{index:02x}"), value)).collect();
+            let bloom = if logs.is_empty() { bloom_of(&[]) } else { token_bloom() };
+            EvmBlock { hash, parent, number, bloom, logs }
+        })
+        .collect()
+}
+
+pub(crate) fn hash_of(number: u64) -> String {
+    format!("0xb10c{number:060x}")
+}
+
+pub(crate) fn log(number: u64, index: u64, transaction: &str, value: u64) -> Value {
+    let party = |byte: &str| format!("0x{:0>64}", byte.repeat(20));
+    json!({ "address": USDT, "topics": [TOPIC, party("aa"), party("bb")], "data": format!("0x{value:064x}"),
+        "blockNumber": hex(number), "blockHash": hash_of(number), "transactionHash": transaction,
+        "transactionIndex": "0x0", "logIndex": hex(index), "removed": false })
+}
+
+/// The bloom of a block with a transfer of the token in it.
+pub(crate) fn token_bloom() -> String {
+    bloom_of(&[USDT, TOPIC])
+}
+
+/// Yellow paper, 4.3: bit `h & 2047` of the 2,048 for the first three pairs of bytes of the hash.
+pub(crate) fn bloom_of(items: &[&str]) -> String {
+    let mut bits = vec!['0'; 2_048];
+    for item in items {
+        let hash = Keccak256::digest(hex::decode(item).unwrap());
+        for pair in 0..3 {
+            let bit = (usize::from(hash[2 * pair]) << 8 | usize::from(hash[2 * pair + 1])) % 2_048;
+            bits[2_047 - bit] = '1';
+        }
+    }
+    let digit = |four: &[char]| format!("{:x}", u8::from_str_radix(&four.iter().collect::<String>(), 2).unwrap());
+    format!("0x{}", bits.chunks(4).map(digit).collect::<String>())
+}
+
+pub(crate) fn hex(number: u64) -> String {
+    format!("{number:#x}")
+}
+
+fn quantity(value: &Value) -> u64 {
+    u64::from_str_radix(value.as_str().unwrap().trim_start_matches("0x"), 16).unwrap()
+}

@@ -1,0 +1,11 @@
+//! The adapters against nodes that behave as real nodes do, over real HTTP on port 0.
+//!
+//! Nothing here sleeps to wait for something. Where time must pass, the test moves tokio's clock.
+
+mod endpoints;
+mod evm;
+mod evm_node;
+mod server;
+mod tron;
+mod tron_node;
+mod vectors;

@@ -1,0 +1,662 @@
+//! A configuration as a whole: where its values come from, and what is said when it is wrong.
+
+use std::collections::HashMap;
+
+use super::*;
+
+const EXAMPLE: &str = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/../../config.example.toml"));
+
+/// Loads `file` with an environment of `NAME=value` lines.
+fn load(env: &str, file: &str) -> Result<Config, ConfigError> {
+    load_with(Overrides::default(), env, file)
+}
+
+fn load_with(flags: Overrides, env: &str, file: &str) -> Result<Config, ConfigError> {
+    let lines = env.lines().map(str::trim).filter(|line| !line.is_empty());
+    let variables: HashMap<&str, &str> = lines.map(|line| line.split_once('=').unwrap()).collect();
+    let lookup = |name: &str| {
+        assert!(VARIABLES.contains(&name), "{name} is not among VARIABLES");
+        variables.get(name).map(|value| (*value).to_owned())
+    };
+    Config::load(Sources { flags, env: &lookup, file: Some((Path::new(DEFAULT_FILE), file)) })
+}
+
+#[track_caller]
+fn problems(env: &str, file: &str) -> Vec<String> {
+    load(env, file).unwrap_err().problems().to_vec()
+}
+
+/// As [`Config::from_process`], with an environment of one `NAME=value` line at most.
+fn read(env: &str, config_path: Option<&Path>) -> Result<Config, ConfigError> {
+    let (set, value) = env.split_once('=').unwrap_or_default();
+    Config::from_files(Overrides::default(), config_path, &|name| (name == set).then(|| value.to_owned()))
+}
+
+/// The one problem there is.
+#[track_caller]
+fn problem(env: &str, file: &str) -> String {
+    let problems = problems(env, file);
+    assert_eq!(problems.len(), 1, "{problems:#?}");
+    problems[0].clone()
+}
+
+/// A complete table with some keys changed.
+fn anvil(changes: &str) -> String {
+    let mut keys = vec![
+        ("kind", "\"evm\""),
+        ("chain_id", "31337"),
+        ("rpc", "[\"http://127.0.0.1:8545\"]"),
+        ("token", "\"0x5FbDB2315678afecb367f032d93F642f64180aa3\""),
+        ("decimals", "6"),
+        ("confirmations", "3"),
+    ];
+    for change in changes.split(';').map(str::trim).filter(|change| !change.is_empty()) {
+        let (key, value) = change.split_once('=').unwrap();
+        keys.retain(|(name, _)| *name != key.trim());
+        if !value.trim().is_empty() {
+            keys.push((key.trim(), value.trim()));
+        }
+    }
+    let lines: Vec<String> = keys.iter().map(|(key, value)| format!("{key} = {value}\n")).collect();
+    format!("[networks.anvil]\n{}", lines.concat())
+}
+
+fn names(config: &Config) -> Vec<&str> {
+    config.networks.iter().map(|network| network.name.as_str()).collect()
+}
+
+fn urls(network: &NetworkConfig) -> Vec<&str> {
+    network.rpc.iter().map(|endpoint| endpoint.url.expose().as_str()).collect()
+}
+
+fn amount(text: &str) -> Amount {
+    text.parse().unwrap()
+}
+
+#[test]
+fn nothing_at_all_is_the_contracts_defaults() {
+    let config = load("", "").unwrap();
+    assert_eq!(config.database.url.to_string(), "sqlite://./usdt_payments.db");
+    assert_eq!(config.server, Server { listen: "127.0.0.1:8001".parse().unwrap(), public_url: None, trusted_proxies: vec![] });
+    assert_eq!(config.log, Log { level: "info".into(), format: LogFormat::Pretty });
+    assert_eq!(config.metrics, Metrics { enabled: true, addr: None });
+    assert_eq!(
+        config.orders,
+        Orders {
+            expires_in: Span::from_secs(1_800),
+            min_expires_in: Span::from_secs(60),
+            min_amount: amount("1"),
+            underpayment_tolerance: Amount::ZERO,
+            late_window: Span::from_secs(86_400),
+            accept_late: true,
+        }
+    );
+    assert_eq!(
+        config.pool,
+        Pool {
+            batch_size: 100,
+            max_concurrent: 10,
+            name_template: "{network}_wallet_{index:04}".into(),
+            low_watermark: 20,
+            max_wallets: 1_000_000,
+            cooldown: Span::from_secs(3_600),
+            dust_below: amount("0.01"),
+        }
+    );
+    assert_eq!(config.webhooks, Webhooks { allow_private_targets: false });
+    assert!(config.networks.is_empty() && config.warnings.is_empty());
+    assert!(config.master_key.is_none() && config.salt.is_none() && config.redis_url.is_none());
+    assert!(config.require_networks().unwrap_err().to_string().contains("TRON_RPC_URL"));
+}
+
+#[test]
+fn flags_win_over_the_environment_and_that_over_the_file() {
+    let file = "
+        [server]
+        listen = '127.0.0.1:3'
+        public_url = 'https://file.example'
+        [log]
+        level = 'error'
+        format = 'json'
+        [database]
+        url = 'sqlite://file.db'";
+    let env = "
+        LISTEN_ADDR=127.0.0.1:2
+        PUBLIC_URL=https://env.example
+        LOG_LEVEL=WARNING
+        LOG_FORMAT=pretty
+        DATABASE_URL=sqlite+aiosqlite:///./env.db";
+    let flags = Overrides {
+        listen: Some("127.0.0.1:1".into()),
+        public_url: Some("https://flag.example".into()),
+        database_url: Some("sqlite:flag.db".into()),
+        log_level: Some("debug".into()),
+        log_format: Some("json".into()),
+    };
+    let show = |config: Config| {
+        let Config { server, log, database, .. } = config;
+        let host = server.public_url.unwrap().host_str().unwrap().to_owned();
+        format!("{} {host} {} {:?} {}", server.listen.port(), log.level, log.format, database.url)
+    };
+    assert_eq!(show(load("", file).unwrap()), "3 file.example error Json sqlite://file.db");
+    assert_eq!(show(load(env, file).unwrap()), "2 env.example warn Pretty sqlite://./env.db");
+    assert_eq!(show(load_with(flags, env, file).unwrap()), "1 flag.example debug Json sqlite://flag.db");
+    // A variable that is set to nothing is not set.
+    assert_eq!(load("LISTEN_ADDR= \nWALLET_MASTER_KEY=", file).unwrap().server.listen.port(), 3);
+}
+
+#[test]
+fn variables_alone_make_networks() {
+    let table = "
+        TRON_RPC_URL=http://a:8090, http://b:8090,  | tron http://a:8090/ http://b:8090/
+        TRONGRID_API_KEY=key                        | tron https://api.trongrid.io/ (1 header)
+        INFURA_PROJECT_ID=0a1b                      | ethereum https://mainnet.infura.io/v3/0a1b
+        ETHEREUM_RPC_URL=https://x.example/k        | ethereum https://x.example/k
+        DATABASE_URL=sqlite://x.db                  |";
+    for line in table.lines().map(str::trim).filter(|line| !line.is_empty()) {
+        let (env, expected) = line.split_once('|').unwrap();
+        let config = load(env.trim(), "[orders]\nmin_amount = \"2\"").unwrap();
+        let show = |network: &NetworkConfig| {
+            let headers = network.rpc.iter().map(|endpoint| endpoint.headers.len()).sum::<usize>();
+            let headers = if headers > 0 { format!(" ({headers} header)") } else { String::new() };
+            format!("{} {}{headers}", network.name, urls(network).join(" "))
+        };
+        let found: Vec<String> = config.networks.iter().map(show).collect();
+        assert_eq!(found.join("; "), expected.trim(), "{env}");
+    }
+
+    let all = "TRONGRID_API_KEY=key\nTRON_RPC_URL=https://nile.trongrid.io,https://trongrid.io.evil.example,http://api.trongrid.io\n\
+               ETHEREUM_RPC_URL=http://e\nINFURA_PROJECT_ID=i";
+    let config = load(all, "").unwrap();
+    assert_eq!(names(&config), ["tron", "ethereum"]);
+    let keys: Vec<usize> = config.networks[0].rpc.iter().map(|endpoint| endpoint.headers.len()).collect();
+    assert_eq!(keys, [1, 0, 0], "the key goes to TronGrid alone, and only over TLS");
+    assert_eq!(config.networks[0].rpc[0].headers[0].0, "TRON-PRO-API-KEY");
+    assert_eq!(config.networks[0].rpc[0].headers[0].1.expose(), "key");
+    assert_eq!(urls(&config.networks[1]), ["http://e/"]);
+    assert_eq!(config.warnings, ["INFURA_PROJECT_ID is set, but the endpoints of `ethereum` are named elsewhere, so it is not used"]);
+}
+
+#[test]
+fn tables_decide_once_there_is_one() {
+    let file = format!("{}\n[networks.tron]\n", anvil(""));
+    let config = load("TRON_RPC_URL=http://t\nETHEREUM_RPC_URL=http://e", &file).unwrap();
+    assert_eq!(names(&config), ["anvil", "tron"], "in the order of the file");
+    assert_eq!(
+        config.warnings,
+        [
+            "ETHEREUM_RPC_URL is set, but the configuration names its networks and `ethereum` is not one of them; add [networks.ethereum] to use it"
+        ]
+    );
+    let config = load("TRON_RPC_URL=http://env", "[networks.tron]\nrpc = [\"http://file\"]").unwrap();
+    assert_eq!(urls(&config.networks[0]), ["http://env/"], "the environment wins");
+    let config = load("TRONGRID_API_KEY=k", "[networks.tron]\nrpc = [\"http://file\"]").unwrap();
+    assert_eq!(urls(&config.networks[0]), ["http://file/"], "a key is no endpoint");
+    assert_eq!(config.warnings.len(), 1, "{:?}", config.warnings);
+    assert_eq!(names(&load("TRON_RPC_URL=http://t", "[networks]").unwrap()), ["tron"], "no table in it");
+}
+
+#[test]
+fn presets_are_complete() {
+    // Name, kind, chain id, decimals, confirmations, poll interval, start of the token.
+    let table = "
+        tron        Tron 728126428   6  Blocks(19)  3s TR7NHqje
+        nile        Tron 3448148188  6  Blocks(19)  3s TXYZopYR
+        shasta      Tron 2494104990  6  Blocks(19)  3s TG3XXyEx
+        ethereum    Evm  1           6  Blocks(12)  4s 0xdAC17F
+        bsc         Evm  56          18 Final       2s 0x55d398
+        polygon     Evm  137         6  Final       2s 0xc2132D
+        arbitrum    Evm  42161       6  Blocks(300) 2s 0xFd086b
+        optimism    Evm  10          6  Blocks(30)  2s 0x94b008
+        avalanche   Evm  43114       6  Final       2s 0x970223
+        base        Evm  8453        6  Blocks(30)  2s 0xfde4C9";
+    for line in table.lines().map(str::trim).filter(|line| !line.is_empty()) {
+        let expected = line.split_whitespace().collect::<Vec<_>>().join(" ");
+        let name = expected.split(' ').next().unwrap();
+        let config = load("", &format!("[networks.{name}]\nrpc = [\"http://node\"]")).unwrap();
+        let network = &config.networks[0];
+        let NetworkConfig { name, kind, chain_id, token, decimals, confirmations, poll_interval, .. } = network;
+        let (poll, token) = (show_span(*poll_interval), &token[..8]);
+        assert_eq!(format!("{name} {kind:?} {chain_id} {decimals} {confirmations:?} {poll} {token}"), expected);
+        assert_eq!((network.max_lag, network.start_block, network.tiers.len()), (Span::from_secs(120), StartBlock::Latest, 0));
+        assert!(network.display_name.starts_with(|c: char| c.is_uppercase()));
+    }
+    assert_eq!(
+        problem("", "[networks.sepolia]\nrpc = [\"http://node\"]"),
+        "`networks.sepolia` in tidegate.toml, line 1: missing `token`, `decimals`, which the preset `sepolia` does not know here"
+    );
+    let own = "[networks.sepolia]\nrpc = [\"http://node\"]\ntoken = \"0x01\"\ndecimals = 18\nconfirmations = \"final\"\nrange_max = 9";
+    let config = load("", own).unwrap();
+    let network = &config.networks[0];
+    assert_eq!((network.decimals, network.confirmations, network.range_max), (18, Depth::Final, 9));
+    assert_eq!(
+        problem("", "[networks.tron]"),
+        "`networks.tron` in tidegate.toml, line 1: missing `rpc`, which the preset `tron` does not know here; \
+         for `rpc`, TRON_RPC_URL or TRONGRID_API_KEY would do"
+    );
+}
+
+#[test]
+fn a_preset_on_another_chain_keeps_no_token_and_no_endpoint() {
+    let other = "[networks.ethereum]\nchain_id = 31337\n";
+    assert!(problem("INFURA_PROJECT_ID=x", other).contains("missing `rpc`, `token`"));
+    let config = load("ETHEREUM_RPC_URL=http://e", &format!("{other}token = \"0x01\"")).unwrap();
+    assert_eq!((config.networks[0].chain_id, config.networks[0].token.as_str()), (31_337, "0x01"));
+    assert_eq!(
+        problem("TRON_RPC_URL=http://t", "[networks.tron]\nkind = \"evm\""),
+        "`networks.tron.kind` in tidegate.toml, line 2: expected \"tron\", as the preset `tron` is, found \"evm\"; give the table another name"
+    );
+}
+
+#[test]
+fn other_names_say_everything_themselves() {
+    let config = load("", &anvil("confirmations = 'final'; start_block = 17; webhook_secret = 'whsec_dGVzdA=='")).unwrap();
+    let network = &config.networks[0];
+    assert_eq!((network.name.as_str(), network.display_name.as_str()), ("anvil", "anvil"));
+    assert_eq!((network.confirmations, network.start_block), (Depth::Final, StartBlock::Number(17)));
+    assert_eq!((network.poll_interval, network.requests_per_second), (Span::from_secs(2), None));
+    assert_eq!(network.webhook_secret.as_ref().unwrap().expose(), "whsec_dGVzdA==");
+    assert_eq!(
+        problem("", "\n[networks.anvil]\nkind = \"evm\"\nrpc = [\"http://x\"]"),
+        "`networks.anvil` in tidegate.toml, line 2: missing `chain_id`, `token`, `decimals`, `confirmations`; only a table that is \
+         named like a preset (tron, nile, shasta, ethereum, sepolia, bsc, polygon, arbitrum, optimism, avalanche, base) may leave out \
+         what the preset knows"
+    );
+}
+
+#[test]
+fn a_misspelt_preset_is_recognised() {
+    for (name, preset) in [("etherum", "ethereum"), ("TRON", "tron"), ("arbitum", "arbitrum")] {
+        let found = problem("", &format!("[networks.{name}]\nrpc = [\"http://x\"]"));
+        assert!(found.contains(&format!("did you mean the preset `{preset}`")), "{found}");
+    }
+}
+
+#[test]
+fn endpoints_have_headers_and_budgets() {
+    let rpc = "rpc = ['https://a.example', { url = 'https://b.example', headers = { X-Key = 'k', Other = 'o' } }]";
+    let config = load("", &anvil(&format!("{rpc}; requests_per_second = 15; requests_per_day = 100_000"))).unwrap();
+    let network = &config.networks[0];
+    assert_eq!(urls(network), ["https://a.example/", "https://b.example/"]);
+    let headers: Vec<&str> = network.rpc[1].headers.iter().map(|(name, _)| name.as_str()).collect();
+    assert_eq!(headers, ["X-Key", "Other"]);
+    assert_eq!((network.requests_per_second.map(NonZeroU32::get), network.requests_per_day), (Some(15), Some(100_000)));
+
+    let own = "[networks.tron]\nrpc = [{ url = 'https://api.trongrid.io', headers = { tron-pro-api-key = 'mine' } }]";
+    let config = load("TRONGRID_API_KEY=k", own).unwrap();
+    assert_eq!(config.networks[0].rpc[0].headers.len(), 1, "the file's own key stays");
+}
+
+#[test]
+fn more_money_waits_longer() {
+    let tier = |above: &str, depth: &str| format!("[[networks.anvil.confirmation_tiers]]\nabove = \"{above}\"\nconfirmations = {depth}\n");
+    let file = format!("{}{}{}", anvil(""), tier("10000", "\"final\""), tier("100", "6"));
+    let config = load("", &file).unwrap();
+    let table = "
+        0.000001        Blocks(3)
+        100             Blocks(3)
+        100.000001      Blocks(6)
+        10000           Blocks(6)
+        10000.000001    Final
+        9000000000000   Final";
+    for line in table.lines().map(str::trim).filter(|line| !line.is_empty()) {
+        let (sum, expected) = line.split_once(char::is_whitespace).unwrap();
+        assert_eq!(format!("{:?}", config.networks[0].depth_for(amount(sum))), expected.trim(), "{sum}");
+    }
+    let place = "`networks.anvil.confirmation_tiers` in tidegate.toml, line 8";
+    for (tiers, above) in [
+        (tier("100", "2"), "100.000000"),
+        (format!("{}{}", tier("100", "6"), tier("200", "5")), "200.000000"),
+        (format!("{}{}", tier("100", "\"final\""), tier("200", "5")), "200.000000"),
+        (format!("{}{}", tier("100", "6"), tier("100.0", "7")), "100.000000"),
+    ] {
+        assert_eq!(
+            problem("", &format!("{}{tiers}", anvil(""))),
+            format!(
+                "{place}: expected each tier to start above the one before and to ask for at least as many confirmations, \
+                 found one above \"{above}\" that does not"
+            )
+        );
+    }
+}
+
+#[test]
+fn a_key_that_is_not_known_is_named_with_the_nearest_one() {
+    // The file on one line, ` / ` between lines; the key; what is advised.
+    let table = r#"
+        [orders] / expire_in = "1h"         | `orders.expire_in` in tidegate.toml, line 2: did you mean `expires_in`?
+        [orders] / Accept_Late = true       | `orders.Accept_Late` in tidegate.toml, line 2: did you mean `accept_late`?
+        [ordrs]                             | `ordrs` in tidegate.toml, line 1: did you mean `orders`?
+        [network.tron]                      | `network` in tidegate.toml, line 1: did you mean `networks`?
+        [pool] / # / batchsize = 5          | `pool.batchsize` in tidegate.toml, line 3: did you mean `batch_size`?
+        [pool] / min_amount = "5"           | `pool.min_amount` in tidegate.toml, line 2: did you mean `min_amount` in [orders]?
+        accept_late = true                  | `accept_late` in tidegate.toml, line 1: did you mean `accept_late` in [orders]?
+        [webhooks] / x = 1                  | `webhooks.x` in tidegate.toml, line 2: expected one of `allow_private_targets`
+        [log] / colour = 1                  | `log.colour` in tidegate.toml, line 2: expected one of `format`, `level`
+        database_url = "sqlite://x"         | `database_url` in tidegate.toml, line 1: it is `url` in [database]
+        redis_url = "redis://x"             | `redis_url` in tidegate.toml, line 1: set the environment variable REDIS_URL
+        [server.tls] / cert = "x"           | `server.tls` in tidegate.toml, line 1: Tidegate does not end TLS itself; put a proxy in front and set `public_url` to its https address
+        WALLET_MASTER_KEY = "x"             | `WALLET_MASTER_KEY` in tidegate.toml, line 1: it does not belong into a file of settings; set WALLET_MASTER_KEY or WALLET_MASTER_KEY_FILE"#;
+    for line in table.lines().map(str::trim).filter(|line| !line.is_empty()) {
+        let (file, expected) = line.split_once('|').unwrap();
+        assert_eq!(problem("", &file.replace(" / ", "\n")), format!("unknown key {}", expected.trim()), "{file}");
+    }
+    assert_eq!(
+        problem("", &anvil("confirmation = 3")),
+        "unknown key `networks.anvil.confirmation` in tidegate.toml, line 8: did you mean `confirmations`?"
+    );
+    assert_eq!(
+        problem("", &anvil("rpc = [{ url = 'http://x', header = {} }]")),
+        "unknown key `networks.anvil.rpc[0].header` in tidegate.toml, line 7: did you mean `headers`?"
+    );
+    assert_eq!(
+        problem("", &format!("{}[[networks.anvil.confirmation_tiers]]\nabove = '1'\nconfirmations = 9\ndepth = 1", anvil(""))),
+        "unknown key `networks.anvil.confirmation_tiers[0].depth` in tidegate.toml, line 11: expected one of `above`, `confirmations`"
+    );
+}
+
+#[test]
+fn wrong_values_say_what_was_expected_and_found() {
+    // Section; the line at fault; the end of the sentence.
+    let table = r#"
+        orders   | expires_in = 30         | a length of time: a whole number and a unit (ms, s, m, h or d) such as "30m", at most "3650d", found the number 30
+        orders   | expires_in = "1.5h"     | such as "30m", at most "3650d", found the text "1.5h"
+        orders   | expires_in = "8d"       | expected from "1s" to "7d", found "8d"
+        orders   | expires_in = "0s"       | expected from "1s" to "7d", found "0ms"
+        orders   | min_amount = 1          | expected an amount in quotes such as "12.5", with at most 6 fraction digits and at most 9000000000000, found the number 1
+        orders   | min_amount = 0.5        | and at most 9000000000000, found the number 0.5
+        orders   | min_amount = "1,5"      | and at most 9000000000000, found the text "1,5"
+        orders   | accept_late = "yes"     | expected true or false, found the text "yes"
+        pool     | batch_size = 0          | expected a whole number from 1 to 1000, found the number 0
+        pool     | batch_size = -1         | expected a whole number from 1 to 1000, found the number -1
+        pool     | batch_size = 1.0        | expected a whole number from 1 to 1000, found the number 1.0
+        pool     | low_watermark = "20"    | expected a whole number from 0 to 1000000, found the text "20"
+        pool     | cooldown = true         | at most "3650d", found true
+        pool     | cooldown = 12:00:00     | at most "3650d", found a date or time without quotes
+        pool     | name_template = "{n}"   | expected 1 to 64 characters with {index} or {index:04} among them, and perhaps {network}, found the text "{n}"
+        server   | listen = "8001"         | expected an address and a port such as "127.0.0.1:8001" or "[::1]:8001", found the text "8001"
+        server   | public_url = "pay.example" | such as "https://pay.example.com", without a path, found a text without a scheme (not shown)
+        server   | trusted_proxies = "x"   | expected a list such as ["127.0.0.1", "10.0.0.0/8"], found a text (not shown)
+        log      | level = "loud"          | expected error, warn, info, debug or trace, also per target, such as "info,sqlx=warn", found the text "loud"
+        database | url = 5                 | or postgres://USER:PASSWORD@HOST/NAME, found a number (not shown)
+        database | pool_timeout = "1h"     | expected from "100ms" to "5m", found "1h"
+        webhooks | allow_private_targets = 1 | expected true or false, found the number 1"#;
+    for line in table.lines().map(str::trim).filter(|line| !line.is_empty()) {
+        let parts: Vec<&str> = line.splitn(3, '|').map(str::trim).collect();
+        let [section, setting, end] = parts[..] else { panic!("{line}") };
+        let found = problem("", &format!("[{section}]\n{setting}"));
+        let key = setting.split(' ').next().unwrap();
+        assert!(found.starts_with(&format!("`{section}.{key}` in tidegate.toml, line 2: expected ")), "{found}");
+        assert!(found.ends_with(end), "{found}\n{end}");
+    }
+    assert_eq!(problem("", "orders = 3"), "`orders` in tidegate.toml, line 1: expected a table, found a number (not shown)");
+    assert_eq!(
+        problem("", "[server]\ntrusted_proxies = [\n'127.0.0.1',\n'lan']"),
+        "`server.trusted_proxies[1]` in tidegate.toml, line 4: expected an IP address or range such as \"127.0.0.1\" or \"10.0.0.0/8\", found the text \"lan\""
+    );
+}
+
+#[test]
+fn wrong_networks_say_what_was_expected_and_found() {
+    let table = r#"
+        kind = "solana"         | expected "evm" or "tron", found the text "solana"
+        chain_id = 0            | expected a whole number of at least 1, found the number 0
+        chain_id = "0x1"        | expected a whole number of at least 1, found the text "0x1"
+        decimals = 37           | expected a whole number from 0 to 36, found the number 37
+        confirmations = 0       | expected a number of blocks from 1 to 10000, or "final", found the number 0
+        confirmations = "safe"  | expected a number of blocks from 1 to 10000, or "final", found the text "safe"
+        confirmations = 1.5     | expected a number of blocks from 1 to 10000, or "final", found the number 1.5
+        start_block = -1        | expected a block's number, or "latest", found the number -1
+        start_block = "now"     | expected a block's number, or "latest", found the text "now"
+        rpc = []                | expected at least one URL, found an empty list
+        rpc = "http://x"        | expected a list of URLs such as ["https://node.example"], found a text (not shown)
+        poll_interval = "0s"    | expected from "10ms" to "1h", found "0ms"
+        token = " "             | expected a text that is not empty, found the text " "
+        display_name = ""       | expected a name of 1 to 40 characters, found the text ""
+        range_max = 0           | expected a whole number from 1 to 10000, found the number 0
+        requests_per_day = 0    | expected a whole number of at least 1, found the number 0
+        webhook_secret = "x"    | expected a Standard Webhooks secret: whsec_ and then base64, found another text (not shown)"#;
+    for line in table.lines().map(str::trim).filter(|line| !line.is_empty()) {
+        let (change, expected) = line.split_once('|').unwrap();
+        let key = change.split(' ').next().unwrap();
+        let found = problem("", &anvil(change));
+        let (place, problem) = found.split_once(": ").unwrap();
+        assert!(place.starts_with(&format!("`networks.anvil.{key}` in tidegate.toml, line ")), "{found}");
+        assert_eq!(problem, expected.trim());
+    }
+    assert_eq!(
+        problem("", &anvil("rpc = ['http://a', 'ws://b']")),
+        "`networks.anvil.rpc[1]` in tidegate.toml, line 7: expected an http:// or https:// URL, found one that starts with ws://"
+    );
+    assert_eq!(
+        problem("", &anvil("rpc = [7]")),
+        "`networks.anvil.rpc[0]` in tidegate.toml, line 7: expected a URL in quotes, or { url = \"…\", headers = { NAME = \"…\" } }, \
+         found a number (not shown)"
+    );
+    assert!(problem("", &anvil("rpc = [{ headers = {} }]")).ends_with("missing `url`"));
+    assert!(problem("", &anvil("rpc = [{ url = 'http://x', headers = { 'a b' = 'x' } }]")).contains("a name that HTTP allows"));
+    assert!(problem("", &anvil("max_lag = '2s'")).contains("expected `max_lag` to be longer than `poll_interval`"));
+    assert!(problem("", &anvil("").replace("networks.anvil", "networks.'my chain'")).contains("rename the table"));
+    let twice = format!("{}{}", anvil(""), anvil("").replace("networks.anvil", "networks.Anvil"));
+    assert_eq!(
+        problem("", &twice),
+        "`networks` in tidegate.toml, line 1: expected names that differ by more than case, found `anvil` and `Anvil`; rename one"
+    );
+    let same = format!("{}{}", anvil(""), anvil("").replace("networks.anvil", "networks.second"));
+    assert_eq!(load("", &same).unwrap().warnings.len(), 1);
+    assert_eq!(
+        problem("ETHEREUM_RPC_URL=http://a,ftp://b", ""),
+        "ETHEREUM_RPC_URL, URL 2: expected an http:// or https:// URL, found one that starts with ftp://"
+    );
+    assert!(problem("TRON_RPC_URL=,", "").ends_with("found none"));
+    assert!(problem("INFURA_PROJECT_ID=https://mainnet.infura.io/v3/k", "").contains("goes into ETHEREUM_RPC_URL"));
+}
+
+#[test]
+fn values_must_fit_together() {
+    assert_eq!(
+        problem("", "\n[orders]\nexpires_in = '30s'"),
+        "`orders` in tidegate.toml, line 2: expected `min_expires_in` to be at most `expires_in`, found \"1m\" and \"30s\"; \
+         lower the first or raise the second"
+    );
+    assert_eq!(
+        problem("", "[orders]\nunderpayment_tolerance = '1'"),
+        "`orders` in tidegate.toml, line 1: expected `underpayment_tolerance` to be below `min_amount`, or the smallest orders would be \
+         paid by nothing, found \"1.000000\" and \"1.000000\"; lower the first or raise the second"
+    );
+    assert!(problem("", "[orders]\nmin_amount = '0'").ends_with("expected `min_amount` to be at least \"0.000001\", found \"0\""));
+    assert!(load("", "[orders]\nmin_expires_in = '1s'\nexpires_in = '7d'\nmin_amount = '0.000001'").is_ok());
+}
+
+#[test]
+fn all_problems_are_told_at_once() {
+    let error = load("LISTEN_ADDR=here\nREDIS_URL=cache", "[orders]\nmin_amount = 1\nlate = 'x'").unwrap_err();
+    assert_eq!(error.problems().len(), 4, "{error}");
+    let text = error.to_string();
+    assert!(text.starts_with("4 things in the configuration need a change:\n  - LISTEN_ADDR: expected an address"), "{text}");
+    assert!(text.contains("\n  - unknown key `orders.late` in tidegate.toml, line 3: "), "{text}");
+}
+
+#[test]
+fn bad_syntax_has_a_line_and_none_of_the_text() {
+    let table = [
+        ("[orders]\nexpires_in = hunter2", 2),
+        ("[orders\nx = 1", 1),
+        ("a = 'hunter2", 1),
+        ("\n\na = 'hunter2' 'x'", 3),
+        ("[networks.x]\nrpc = ['https://hunter2'\n", 2),
+        ("a = 1\na = 2", 2),
+    ];
+    for (file, line) in table {
+        let found = problem("", file);
+        assert!(found.starts_with(&format!("tidegate.toml, line {line}: this is not TOML: ")), "{file}: {found}");
+        assert!(!found.contains("hunter2") && !found.contains('\n'), "{found}");
+    }
+}
+
+#[test]
+fn a_listener_in_public_needs_https() {
+    let table = "
+        127.0.0.1:8001      -                       fine
+        127.0.0.1:8001      http://x.example        fine
+        [::1]:8001          -                       fine
+        [::ffff:127.0.0.1]:80 -                     fine
+        127.9.9.9:0         -                       fine
+        0.0.0.0:8001        https://x.example       fine
+        0.0.0.0:8001        -                       none
+        [::]:8001           -                       none
+        192.168.1.5:8001    -                       none
+        0.0.0.0:8001        http://x.example:81     http://x.example:81";
+    for line in table.lines().map(str::trim).filter(|line| !line.is_empty()) {
+        let [listen, url, expected] = line.split_whitespace().collect::<Vec<_>>()[..] else { panic!("{line}") };
+        let url = if url == "-" { String::new() } else { format!("\nPUBLIC_URL={url}") };
+        let found = load(&format!("LISTEN_ADDR={listen}{url}"), "").unwrap().refuse_insecure();
+        match found {
+            Ok(()) => assert_eq!(expected, "fine", "{line}"),
+            Err(error) => assert_eq!(
+                error.to_string(),
+                format!(
+                    "LISTEN_ADDR: other machines can reach {listen}, so expected an https PUBLIC_URL, found {expected}; put a proxy that \
+                     ends TLS in front and set PUBLIC_URL to its https address, or listen on 127.0.0.1"
+                )
+            ),
+        }
+    }
+}
+
+const SECRET_ENV: &str = "
+    DATABASE_URL=postgres://tidegate:hunter2@db.example/shop?password=hunter2
+    REDIS_URL=redis://:hunter2@cache
+    WALLET_MASTER_KEY=hunter2
+    ENCRYPTION_SALT=hunter2
+    TRONGRID_API_KEY=hunter2
+    ETHEREUM_RPC_URL=https://user:hunter2@eth.example/v3/hunter2?key=hunter2
+    INFURA_PROJECT_ID=hunter2";
+
+#[test]
+fn no_secret_is_ever_printed() {
+    let config = load(SECRET_ENV, "").unwrap();
+    let shown = format!("{config:?} {config:#?} {}", config.database.url);
+    assert!(!shown.contains("hunter2"), "{shown}");
+    assert!(shown.contains("https://eth.example") && shown.contains("postgres://db.example"), "what is not secret is shown");
+    assert_eq!(config.master_key.unwrap().expose(), "hunter2");
+    assert_eq!(config.salt.unwrap().expose(), "hunter2");
+
+    // Every place that may hold a secret, spoiled.
+    let env = SECRET_ENV.replace("://", ":/ /").replace("KEY=hunter2", "KEY=hunter2\u{7f}").replace("ID=hunter2", "ID=hunter2?");
+    let file = "
+        hunter2_is_not_a_value = 'hunter2'
+        [server]
+        public_url = 'https://user:hunter2@x.example'
+        [database]
+        url = ['hunter2']
+        [networks.ethereum]
+        rpc = 'hunter2'
+        webhook_secret = 'hunter2'
+        [networks.tron]
+        rpc = ['hunter2', ['hunter2'], { url = 'hunter2', headers = { X = 'hunter2\\u007f' } }]
+        webhook_secret = 'whsec_hunter2!'
+        [networks.anvil]
+        rpc = ['hunter2://hunter2:hunter2@hunter2']";
+    for env in [env.as_str(), ""] {
+        let error = load(env, file).unwrap_err();
+        assert!(error.problems().len() > 8, "{error}");
+        let shown = format!("{error} {error:?}").replace("hunter2_is_not_a_value", "").replace("starts with hunter2://", "");
+        assert!(!shown.contains("hunter2"), "{shown}");
+    }
+}
+
+#[test]
+fn the_example_is_valid_as_it_is_and_without_its_comments() {
+    let as_it_is = load("", EXAMPLE).unwrap();
+    let settings = uncommented();
+    let config = load("", &settings).unwrap_or_else(|error| panic!("{error}"));
+
+    // What it shows is the default, but for what has none.
+    let defaults = load("", "").unwrap();
+    let show = |config: &Config| {
+        let Config { database, log, orders, pool, webhooks, .. } = config;
+        format!("{} {database:?} {log:?} {orders:?} {pool:?} {webhooks:?}", config.server.listen)
+    };
+    assert_eq!(show(&as_it_is), show(&defaults));
+    assert_eq!(show(&config), show(&defaults));
+
+    assert_eq!(names(&config), ["ethereum", "tron", "anvil"]);
+    let preset = load("ETHEREUM_RPC_URL=http://x", "").unwrap();
+    let show = |network: &NetworkConfig| {
+        let mut network = network.clone();
+        (network.rpc, network.tiers, network.webhook_secret) = (vec![], vec![], None);
+        (network.requests_per_second, network.requests_per_day) = (None, None);
+        format!("{network:?}")
+    };
+    assert_eq!(show(&config.networks[0]), show(&preset.networks[0]));
+    assert!(config.warnings.is_empty() && config.refuse_insecure().is_ok());
+}
+
+#[test]
+fn the_example_has_every_key_and_every_variable() {
+    let settings = uncommented();
+    let mut problems = Problems::default();
+    let file = Some((Path::new(DEFAULT_FILE), settings.as_str()));
+    Config::read(Sources { flags: Overrides::default(), env: &|_| None, file }, &mut problems).unwrap();
+    for (section, key) in problems.known() {
+        let is_there = settings.lines().any(|line| {
+            line.starts_with(&format!("{key} = "))
+                || line.starts_with(&format!("[{key}"))
+                || line.contains(&format!(".{key}]]"))
+                || line.contains(&format!(" {key} = "))
+        });
+        assert!(is_there, "[{section}] {key} is not in config.example.toml");
+    }
+    assert!(problems.known().len() > 40, "{:?}", problems.known());
+    for name in VARIABLES {
+        assert!(EXAMPLE.contains(name), "{name} is not in config.example.toml");
+    }
+}
+
+/// The example with its settings switched on: a comment has a space behind the `#`, a setting none.
+fn uncommented() -> String {
+    let line = |line: &'static str| match line.strip_prefix('#') {
+        Some(setting) if !setting.is_empty() && !setting.starts_with(' ') => setting,
+        _ => line,
+    };
+    EXAMPLE.lines().map(line).collect::<Vec<_>>().join("\n")
+}
+
+#[test]
+fn files_that_are_not_there_or_not_readable() {
+    let dir = tempfile::tempdir().unwrap();
+    let missing = dir.path().join("missing.toml");
+    let error = read("", Some(&missing)).unwrap_err().to_string();
+    assert!(error.starts_with(&format!("--config: expected a readable file at {}, found none: ", missing.display())), "{error}");
+    assert!(read("", None).is_ok(), "the usual file need not be there");
+
+    let file = dir.path().join("own.toml");
+    std::fs::write(&file, "[orders]\nmin_amount = '3'\n").unwrap();
+    assert_eq!(read("", Some(&file)).unwrap().orders.min_amount, amount("3"));
+    std::fs::write(&file, "[orders]\nmin_amounts = '3'\n").unwrap();
+    let error = read("", Some(&file)).unwrap_err().to_string();
+    let place = format!("`orders.min_amounts` in {}, line 2", file.display());
+    assert_eq!(error, format!("unknown key {place}: did you mean `min_amount`?"));
+    std::fs::write(&file, vec![b'#'; 1024 * 1024]).unwrap();
+    let error = read("", Some(&file)).unwrap_err().to_string();
+    assert!(error.contains("it is larger than 1 MiB"), "{error}");
+}
+
+#[test]
+fn the_master_key_may_be_in_a_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("key");
+    let env = format!("{MASTER_KEY_FILE}={}", file.display());
+    let error = read(&env, None).unwrap_err().to_string();
+    assert!(error.starts_with(&format!("{MASTER_KEY_FILE}: expected a readable file at {}, found none: ", file.display())), "{error}");
+    std::fs::write(&file, "hunter2\n").unwrap();
+    assert_eq!(read(&env, None).unwrap().master_key.unwrap().expose(), "hunter2");
+    std::fs::write(&file, "\n").unwrap();
+    let error = read(&env, None).unwrap_err().to_string();
+    assert!(error.contains("found an empty one"), "{error}");
+    std::fs::write(&file, b"\xff\xfe").unwrap();
+    assert!(read(&env, None).is_err());
+    let both = problem("WALLET_MASTER_KEY=a\nWALLET_MASTER_KEY_FILE=b", "");
+    assert_eq!(both, "WALLET_MASTER_KEY: expected this variable or WALLET_MASTER_KEY_FILE, found both; unset one of them");
+}

@@ -1,0 +1,976 @@
+//! Follows one network: reads blocks, gives money its owner, settles it, ends leases.
+//!
+//! What a block means is decided in `rules`; this module brings the facts and stores what follows,
+//! the cursor with the money in one commit (I6). It has two passes. [`Follower::advance`] applies
+//! new blocks, or a new branch in place of an old one. [`Follower::settle`] looks at what has become
+//! deep enough: it reads such blocks a second time before their money counts as settled, lets
+//! orders expire, ends leases and rests wallets. Killed anywhere, it goes on where the last commit
+//! was.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+
+use tidegate_rules::alert::AlertKind;
+use tidegate_rules::amount::Raw;
+use tidegate_rules::block::{Address, Block, BlockRef, Hash, Transfer, TransferKey, Unreadable};
+use tidegate_rules::changes::{Changes, Cursor, JournalEntry, OrderChange, Recorded, TransferChange, WalletChange, WalletMove};
+use tidegate_rules::follow::{self, Next};
+use tidegate_rules::id::{OrderId, TransferId, WalletId};
+use tidegate_rules::lease::{self, Claim, Incoming, Window};
+use tidegate_rules::order::{self, Depth, Disposition, Head, Heads, Mark, Payment, Status};
+use tidegate_rules::time::{Span, Time};
+use tidegate_rules::wallet;
+use tidegate_rules::watch::Watched;
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use crate::clock;
+use crate::config::StartBlock;
+use crate::gateway::{Gateway, NetworkPart, Wake};
+use crate::orders::{self, mark};
+use crate::store::{Commit, NetworkRow, OrderRow, StoreError, TransferRow, WalletRow, marks};
+
+/// The most blocks that are read in one go while catching up.
+const CATCH_UP_BLOCKS: u32 = 100;
+
+/// Blocks of a network that are kept for comparing branches and for the time of settled heads. A
+/// fork deeper than this halts the network.
+const BLOCKS_KEPT: usize = 8_192;
+
+/// Kept blocks above [`BLOCKS_KEPT`] before the oldest are forgotten.
+const FORGET_STEP: usize = 512;
+
+/// Every so many polls without a new block the endpoint's head is compared with ours.
+const EMPTY_POLLS_PER_COMPARISON: u32 = 5;
+
+/// How often the final head is asked for when nothing waits for it.
+const FINAL_PAUSE: Span = Span::from_secs(60);
+
+/// Orders and leases looked at in one settle pass.
+const SETTLE_MAX: i64 = 500;
+
+/// Unsettled transfers looked at in one settle pass. Those of orders that need more depth than the
+/// rest stay among them, so this must be above how many of those there can be at once.
+const UNSETTLED_MAX: i64 = 10_000;
+
+/// Blocks read a second time in one settle pass.
+const REREADS_MAX: usize = 16;
+
+/// Unreadable logs that concern none of our addresses and are recorded all the same, per block.
+const FOREIGN_UNREADABLE_MAX: usize = 8;
+
+/// How often a pass is decided again after somebody else's commit was first.
+const ATTEMPTS: usize = 5;
+
+/// The longest pause after failures.
+const PAUSE_MAX: Span = Span::from_secs(30);
+
+/// Why a pass ended early. It is made again after a pause; nothing was stored.
+#[derive(Debug, thiserror::Error)]
+enum Trouble {
+    #[error("{0}")]
+    Chain(#[from] tidegate_chain::Error),
+    #[error("{0}")]
+    Store(#[from] StoreError),
+}
+
+/// What to do after a pass.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Then {
+    /// There is more to do now.
+    GoOn,
+    /// Look again after the poll interval.
+    Rest,
+}
+
+/// Follows a network until `stop` says so.
+pub async fn run(gateway: Arc<Gateway>, part: Arc<NetworkPart>, mut stop: watch::Receiver<bool>) {
+    let mut follower = Follower { gateway, part, row: None, watched: Watched::default(), epoch: 0, empty_polls: 0, final_asked: None };
+    let mut failures: u32 = 0;
+    loop {
+        let pause = match follower.pass().await {
+            Ok(then) => {
+                failures = 0;
+                follower.part.tell(|state| state.failing = None);
+                match then {
+                    Then::GoOn => Span::ZERO,
+                    Then::Rest => follower.part.config.poll_interval,
+                }
+            }
+            Err(trouble) => {
+                tracing::warn!(network = %follower.part.config.name, failures, "following failed: {trouble}");
+                follower.part.tell(|state| state.failing = Some(trouble.to_string()));
+                // What was read before may be out of date: start from the store again.
+                follower.row = None;
+                let poll = follower.part.config.poll_interval.millis().max(100);
+                let pause = poll.saturating_mul(1_u64.checked_shl(failures.min(10)).unwrap_or(1));
+                failures = failures.saturating_add(1);
+                Span::from_millis(pause).min(PAUSE_MAX)
+            }
+        };
+        tokio::select! {
+            () = tokio::time::sleep(pause.to_std()) => {}
+            _ = stop.wait_for(|stop| *stop) => return,
+        }
+    }
+}
+
+/// The follower of one network.
+struct Follower {
+    gateway: Arc<Gateway>,
+    part: Arc<NetworkPart>,
+    /// Where we are, as stored; `None` before it was read.
+    row: Option<NetworkRow>,
+    watched: Watched,
+    epoch: i64,
+    empty_polls: u32,
+    final_asked: Option<Instant>,
+}
+
+impl Follower {
+    /// One look at the chain and everything that follows from it.
+    async fn pass(&mut self) -> Result<Then, Trouble> {
+        let row = match self.row.take() {
+            Some(row) => row,
+            None => self.resume().await?,
+        };
+        let mut row = if row.halted.is_some() {
+            match self.try_to_leave_halt(row).await? {
+                Ok(row) => row,
+                Err(halted) => {
+                    self.row = Some(halted);
+                    return Ok(Then::Rest);
+                }
+            }
+        } else {
+            row
+        };
+        let then = self.advance(&mut row).await?;
+        self.ask_final(&mut row).await?;
+        let settled = self.settle(&row).await?;
+        self.row = Some(row);
+        Ok(if settled == Then::GoOn { Then::GoOn } else { then })
+    }
+
+    /// Where the store says we are; on first contact, where the configuration says to start.
+    async fn resume(&mut self) -> Result<NetworkRow, Trouble> {
+        let name = &self.part.config.name;
+        if let Some(row) = self.gateway.store.network(name).await? {
+            self.publish(&row);
+            return Ok(row);
+        }
+        let first = match self.part.config.start_block {
+            StartBlock::Latest => self.part.chain.head().await?,
+            StartBlock::Number(number) => {
+                let before = number.saturating_sub(1);
+                let header = self.part.chain.header(before).await?;
+                header.ok_or_else(|| {
+                    tidegate_chain::Error::Transient(format!("block {before}, the one before start_block, is not there yet"))
+                })?
+            }
+        };
+        let cursor = Cursor {
+            network: name.clone(),
+            version: None,
+            rewind_to: None,
+            blocks: vec![first],
+            forget_below: None,
+            tip: first.number,
+            peak: first.number,
+            finalized: None,
+            halted: None,
+        };
+        // A conflict means that another process was first; either way the store knows now.
+        let _ = self.gateway.store.commit(Changes { cursor: Some(cursor), ..Changes::default() }).await?;
+        let row = self.gateway.store.network(name).await?.ok_or(StoreError::Lost)?;
+        tracing::info!(network = %name, block = first.number, "following from here");
+        self.publish(&row);
+        Ok(row)
+    }
+
+    /// Tells everybody what is applied.
+    fn publish(&self, row: &NetworkRow) {
+        let head = head_of(row, marks(&row.recent));
+        self.part.tell(|state| {
+            state.newest = state.newest.max(head.as_ref().map(|head| head.tip.time));
+            state.head = head;
+            state.halted.clone_from(&row.halted);
+        });
+        self.gateway.signal(Wake::Head);
+    }
+
+    /// A halted network resumes by itself when an endpoint shows our tip again.
+    async fn try_to_leave_halt(&self, mut row: NetworkRow) -> Result<Result<NetworkRow, NetworkRow>, Trouble> {
+        let Some(tip) = row.recent.last().copied() else { return Ok(Err(row)) };
+        let shown = self.part.chain.header(tip.number).await?;
+        if shown.is_none_or(|shown| shown.hash != tip.hash) {
+            return Ok(Err(row));
+        }
+        tracing::warn!(network = %row.name, "the chain shows our tip again: following on");
+        self.store_halt(&mut row, None).await?;
+        Ok(Ok(row))
+    }
+
+    /// Stores why the network is halted, or that it is not any more.
+    async fn store_halt(&self, row: &mut NetworkRow, halted: Option<String>) -> Result<(), Trouble> {
+        row.halted = halted;
+        let mut changes = Changes { cursor: Some(cursor(row, None, Vec::new(), None)), ..Changes::default() };
+        if let Some(reason) = &row.halted {
+            let tip = row.recent.last().map_or(0, |tip| tip.number);
+            changes.alerts.push(Gateway::alert(AlertKind::NetworkHalted, format!("{} at {tip}", row.name), reason.clone(), clock::now()));
+        }
+        if self.gateway.store.commit(changes).await? == Commit::Conflict {
+            return Err(StoreError::Lost.into());
+        }
+        row.version = row.version.saturating_add(1);
+        self.publish(row);
+        Ok(())
+    }
+
+    /// Reads what is above our tip and applies it, or finds the branch that replaces ours.
+    async fn advance(&mut self, row: &mut NetworkRow) -> Result<Then, Trouble> {
+        let chain = Arc::clone(&self.part.chain);
+        let Some(tip) = row.recent.last().copied() else { return Err(StoreError::Lost.into()) };
+        let limit = if self.is_behind(row) { CATCH_UP_BLOCKS } else { 1 };
+        let blocks = chain.blocks(tip.number.saturating_add(1), limit).await?;
+        let refs: Vec<BlockRef> = blocks.iter().map(|block| block.at).collect();
+        let head = if refs.is_empty() {
+            self.empty_polls = self.empty_polls.saturating_add(1);
+            if !self.empty_polls.is_multiple_of(EMPTY_POLLS_PER_COMPARISON) {
+                return Ok(Then::Rest);
+            }
+            Some(chain.head().await?)
+        } else {
+            self.empty_polls = 0;
+            None
+        };
+        if let Some(newest) = refs.last().or(head.as_ref()).map(|block| block.time) {
+            self.part.tell(|state| state.newest = state.newest.max(Some(newest)));
+        }
+        let mut compared = Vec::new();
+        loop {
+            match follow::next(&row.recent, row.finalized, &refs, head.as_ref(), &compared) {
+                Next::Wait => return Ok(Then::Rest),
+                Next::Compare(number) => match chain.header(number).await? {
+                    Some(header) if header.number == number => compared.push(header),
+                    _ => return Ok(Then::Rest),
+                },
+                Next::Extend(count) => {
+                    let new = blocks.get(..count).unwrap_or_default();
+                    self.apply(row, None, new).await?;
+                    return Ok(if self.is_behind(row) { Then::GoOn } else { Then::Rest });
+                }
+                Next::Rewind(to) => {
+                    let branch = self.branch(row, to).await?;
+                    tracing::warn!(network = %row.name, from = tip.number, to, new = branch.len(), "the chain was rewritten: following the new branch");
+                    self.apply(row, Some(to), &branch).await?;
+                    return Ok(Then::GoOn);
+                }
+                Next::Halt(halt) => {
+                    self.store_halt(row, Some(halt.reason().to_owned())).await?;
+                    return Ok(Then::Rest);
+                }
+            }
+        }
+    }
+
+    /// True when the last applied block is older than the chain's rhythm explains: there should be
+    /// more to read now.
+    fn is_behind(&self, row: &NetworkRow) -> bool {
+        let Some(tip) = row.recent.last() else { return false };
+        let back = row.recent.len().saturating_sub(17);
+        let rhythm = row.recent.get(back).map_or(0, |old| {
+            let blocks = tip.number.saturating_sub(old.number).max(1);
+            tip.time.since(old.time).millis().checked_div(blocks).unwrap_or(0)
+        });
+        // After an empty answer there is nothing to catch up with, whatever the clock says.
+        self.empty_polls == 0
+            && clock::now().since(tip.time).millis() > rhythm.saturating_mul(2).max(self.part.config.poll_interval.millis())
+    }
+
+    /// The new branch above the fork point, as far as it exists, at least up to the old height if
+    /// it is that long: a transaction that is merely re-included must not look gone in between.
+    async fn branch(&self, row: &NetworkRow, fork: u64) -> Result<Vec<Block>, Trouble> {
+        let old_tip = row.recent.last().map_or(fork, |tip| tip.number);
+        let kept: Vec<BlockRef> = row.recent.iter().filter(|block| block.number <= fork).copied().collect();
+        let mut branch: Vec<Block> = Vec::new();
+        loop {
+            let next = branch.last().map_or(fork, |block| block.at.number).saturating_add(1);
+            if next > old_tip {
+                return Ok(branch);
+            }
+            let wanted = u32::try_from(old_tip.saturating_sub(next)).unwrap_or(CATCH_UP_BLOCKS).saturating_add(1).min(CATCH_UP_BLOCKS);
+            let mut more = self.part.chain.blocks(next, wanted).await?;
+            let known: Vec<BlockRef> = kept.iter().copied().chain(branch.iter().map(|block| block.at)).collect();
+            let refs: Vec<BlockRef> = more.iter().map(|block| block.at).collect();
+            match follow::next(&known, row.finalized, &refs, None, &[]) {
+                Next::Extend(count) => {
+                    more.truncate(count);
+                    branch.append(&mut more);
+                }
+                // The branch ends here for now.
+                _ if refs.is_empty() => return Ok(branch),
+                // It changed under our hands: find the fork again from the start.
+                _ => {
+                    return Err(
+                        tidegate_chain::Error::Transient("the chain was rewritten again while its new branch was read".into()).into()
+                    );
+                }
+            }
+        }
+    }
+
+    /// Asks for the final head: often while something waits for it, rarely otherwise.
+    async fn ask_final(&mut self, row: &mut NetworkRow) -> Result<(), Trouble> {
+        let waits = self.part.config.deepest() == Depth::Final;
+        let rested = self.final_asked.is_none_or(|asked| asked.elapsed() > FINAL_PAUSE.to_std());
+        if !waits && !rested {
+            return Ok(());
+        }
+        self.final_asked = Some(Instant::now());
+        let Some(shown) = self.part.chain.final_head().await? else { return Ok(()) };
+        // Final is believed only for a block that we applied ourselves.
+        let ours = row.recent.iter().rev().find(|block| block.number == shown.number);
+        if ours.is_some_and(|ours| ours.hash == shown.hash) && row.finalized.is_none_or(|known| known < shown.number) {
+            row.finalized = Some(shown.number);
+            self.publish(row);
+        }
+        Ok(())
+    }
+
+    /// Applies blocks on top of `rewind_to`, or of the tip, in one commit with everything that
+    /// follows from them.
+    async fn apply(&mut self, row: &mut NetworkRow, rewind_to: Option<u64>, blocks: &[Block]) -> Result<(), Trouble> {
+        for _ in 0..ATTEMPTS {
+            // After the blocks were fetched and before they are matched: a wallet made a moment ago
+            // is never missed.
+            let (epoch, new) = self.gateway.store.addresses_since(&row.name, self.epoch).await?;
+            self.epoch = epoch;
+            self.watched.extend(new);
+
+            let mut work = Work::gather(self, row, rewind_to, blocks).await?;
+            let recent = recent_after(row, rewind_to, blocks);
+            let old_tip = row.recent.last().map_or(0, |tip| tip.number);
+            let peak = blocks.last().map_or(row.peak, |block| block.at.number.max(row.peak));
+            let mut after = NetworkRow { recent, peak, ..row.clone() };
+            let all_marks = marks(&after.recent);
+            let now = clock::now();
+            let mut heads = self.gateway.heads();
+            let mut changes = Changes::default();
+            work.orphan_above(rewind_to);
+            let mut touched: BTreeSet<OrderId> = work.orphaned_orders();
+            for block in blocks {
+                touched.extend(work.take_block(self, block, now));
+                // Of a branch that replaces another, only what stands at the old height counts.
+                let replayed = rewind_to.is_some() && block.at.number < old_tip;
+                if replayed {
+                    continue;
+                }
+                let tip = mark(&block.at);
+                heads.insert(
+                    row.name.clone(),
+                    Head { tip, peak: row.peak.max(tip.number), finalized: row.finalized, floor: None, marks: Arc::clone(&all_marks) },
+                );
+                work.step(&self.gateway, &std::mem::take(&mut touched), &heads, now, &mut changes).await?;
+            }
+            // A branch that is shorter than what it replaces.
+            if !touched.is_empty() {
+                if let Some(head) = head_of(&after, Arc::clone(&all_marks)) {
+                    heads.insert(row.name.clone(), head);
+                }
+                work.step(&self.gateway, &touched, &heads, now, &mut changes).await?;
+            }
+            work.finish(&self.gateway, now, &mut changes).await?;
+            changes.cursor = Some(cursor(row, rewind_to, blocks.iter().map(|block| block.at).collect(), forget(&mut after)));
+            let woken: Vec<OrderId> = changes.orders.iter().map(|change| change.id).collect();
+            let notify = !changes.events.is_empty();
+            match self.gateway.store.commit(changes).await? {
+                Commit::Done => {
+                    after.version = row.version.saturating_add(1);
+                    *row = after;
+                    self.publish(row);
+                    self.wake(woken, notify);
+                    return Ok(());
+                }
+                Commit::Conflict => {
+                    let stored = self.gateway.store.network(&row.name).await?;
+                    if stored.is_none_or(|stored| stored.version != row.version) {
+                        return Err(StoreError::Lost.into());
+                    }
+                }
+            }
+        }
+        Err(StoreError::Lost.into())
+    }
+
+    fn wake(&self, orders: Vec<OrderId>, notify: bool) {
+        for order in orders {
+            self.gateway.signal(Wake::Order(order));
+        }
+        if notify {
+            self.gateway.signal(Wake::Delivery);
+        }
+    }
+
+    /// Settles what is deep enough, lets orders expire, ends leases, returns wallets.
+    async fn settle(&self, row: &NetworkRow) -> Result<Then, Trouble> {
+        let store = &self.gateway.store;
+        let config = &self.part.config;
+        let Some(head) = head_of(row, marks(&row.recent)) else { return Ok(Then::Rest) };
+        // Nothing of any order can be settled above this.
+        let Some(settled) = head.settled(config.shallowest()) else { return Ok(Then::Rest) };
+        let now = clock::now();
+        let mut heads = self.gateway.heads();
+        heads.insert(row.name.clone(), head.clone());
+        let mut changes = Changes::default();
+
+        let mut work = Work::default();
+        let waiting = store.unsettled(&row.name, settled.number, UNSETTLED_MAX).await?;
+        let mut ids: Vec<OrderId> = waiting.iter().filter_map(|transfer| transfer.order).collect();
+        ids.extend(store.orders_past(&row.name, settled.time, SETTLE_MAX).await?);
+        ids.sort_unstable();
+        ids.dedup();
+        work.load_orders(store.orders(&ids).await?);
+        work.load_loose(waiting);
+        let full = self.prove(row, &head, &mut work, now, &mut changes).await?;
+        work.settle_loose(&head, config.deepest());
+        work.step(&self.gateway, &ids.into_iter().collect(), &heads, now, &mut changes).await?;
+        work.finish(&self.gateway, now, &mut changes).await?;
+        self.end_leases(&head, settled, &mut changes).await?;
+        for wallet in store.rested_wallets(&row.name, settled.time, SETTLE_MAX).await? {
+            let queue_rank = wallet::queue_rank(wallet.kind, true, settled.time);
+            changes.wallets.push(WalletChange { id: wallet.id, version: wallet.version, kind: WalletMove::Return { queue_rank } });
+        }
+
+        let idle = changes.orders.is_empty()
+            && changes.transfers.is_empty()
+            && changes.alerts.is_empty()
+            && changes.wallets.is_empty()
+            && changes.ended_leases.is_empty();
+        if idle {
+            return Ok(Then::Rest);
+        }
+        let woken: Vec<OrderId> = changes.orders.iter().map(|change| change.id).collect();
+        let notify = !changes.events.is_empty();
+        match store.commit(changes).await? {
+            Commit::Done => {
+                self.wake(woken, notify);
+                Ok(if full { Then::GoOn } else { Then::Rest })
+            }
+            // Somebody changed one of the orders meanwhile: look again at once.
+            Commit::Conflict => Ok(Then::GoOn),
+        }
+    }
+
+    /// Reads blocks that are deep enough a second time, and marks the transfers that are there
+    /// again. True when there is more to read.
+    async fn prove(&self, row: &NetworkRow, head: &Head, work: &mut Work, now: Time, changes: &mut Changes) -> Result<bool, Trouble> {
+        let deep = work.deep_unproven(head, &row.name, self.part.config.deepest());
+        let more = deep.len() > REREADS_MAX;
+        for ((number, hash), keys) in deep.into_iter().take(REREADS_MAX) {
+            let known = row.recent.iter().rev().find(|block| block.number == number && block.hash == hash).copied();
+            let block = known.unwrap_or(BlockRef { number, hash, parent: Hash([0; 32]), time: Time::default() });
+            let Some(again) = self.part.chain.reread(&block).await? else {
+                tracing::warn!(network = %row.name, number, "a settled block has another hash now: its money is not settled");
+                continue;
+            };
+            let shown: HashMap<TransferKey, &Transfer> = again.transfers.iter().map(|transfer| (transfer.key, transfer)).collect();
+            let unreadable: BTreeSet<TransferKey> = again.unreadable.iter().map(|log| log.key).collect();
+            for key in keys {
+                let there = work.prove(key, |payment| {
+                    unreadable.contains(&key)
+                        || shown.get(&key).is_some_and(|transfer| {
+                            transfer.to == payment.to && transfer.from == payment.from && transfer.value == payment.value
+                        })
+                });
+                if !there {
+                    let about = format!("{} {}/{}", row.name, key.tx_hash, key.ordinal);
+                    let detail = format!(
+                        "block {number} was read again after it was deep enough, and this transfer is not in it as it was; it stays unsettled and is read again"
+                    );
+                    changes.alerts.push(Gateway::alert(AlertKind::RereadDiffers, about, detail, now));
+                }
+            }
+        }
+        Ok(more)
+    }
+
+    /// Leases of orders that are over end once their late window has settled; their wallets rest.
+    async fn end_leases(&self, head: &Head, settled: Mark, changes: &mut Changes) -> Result<(), Trouble> {
+        let store = &self.gateway.store;
+        let name = &self.part.config.name;
+        let over = store.leases_over(name, settled.time, SETTLE_MAX).await?;
+        if over.is_empty() {
+            return Ok(());
+        }
+        let ids: Vec<OrderId> = over.iter().map(|lease| lease.order).collect();
+        let orders: HashMap<OrderId, OrderRow> = store.orders(&ids).await?.into_iter().map(|order| (order.id, order)).collect();
+        let addresses: Vec<Address> = over.iter().map(|lease| lease.address).collect();
+        let wallets: HashMap<WalletId, WalletRow> =
+            store.wallets_at(name, &addresses).await?.into_iter().map(|wallet| (wallet.id, wallet)).collect();
+        for lease in over {
+            let (Some(order), Some(wallet)) = (orders.get(&lease.order), wallets.get(&lease.wallet)) else { continue };
+            let is_over = matches!(order.order.status, Status::Paid | Status::Expired | Status::Cancelled);
+            let own_settled = head.settled(order.order.terms.depth(name));
+            if let Some(mark) = own_settled.filter(|_| lease::may_end(is_over, &order.order.terms, own_settled)) {
+                let until = wallet::rested_at(mark.time, order.order.terms.cooldown);
+                changes.wallets.push(WalletChange {
+                    id: wallet.id,
+                    version: wallet.version,
+                    kind: WalletMove::Rest { leased_to: mark.number, until },
+                });
+                changes.ended_leases.push((lease, mark.number));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What a stored row says of the chain.
+fn head_of(row: &NetworkRow, marks: Arc<[Mark]>) -> Option<Head> {
+    let tip = row.recent.last()?;
+    Some(Head { tip: mark(tip), peak: row.peak, finalized: row.finalized, floor: None, marks })
+}
+
+/// The kept blocks after a step.
+fn recent_after(row: &NetworkRow, rewind_to: Option<u64>, blocks: &[Block]) -> Vec<BlockRef> {
+    let kept = row.recent.iter().filter(|block| rewind_to.is_none_or(|to| block.number <= to));
+    kept.copied().chain(blocks.iter().map(|block| block.at)).collect()
+}
+
+/// Forgets the oldest kept blocks once there are enough more than needed.
+fn forget(row: &mut NetworkRow) -> Option<u64> {
+    let surplus = row.recent.len().checked_sub(BLOCKS_KEPT)?;
+    if surplus < FORGET_STEP {
+        return None;
+    }
+    row.recent.drain(..surplus);
+    row.recent.first().map(|block| block.number)
+}
+
+/// A move of the cursor from a stored row.
+fn cursor(row: &NetworkRow, rewind_to: Option<u64>, blocks: Vec<BlockRef>, forget_below: Option<u64>) -> Cursor {
+    let tip = blocks.last().map(|block| block.number).or(rewind_to).unwrap_or_else(|| row.recent.last().map_or(0, |tip| tip.number));
+    Cursor {
+        network: row.name.clone(),
+        version: Some(row.version),
+        rewind_to,
+        tip,
+        peak: row.peak.max(tip),
+        finalized: row.finalized,
+        halted: row.halted.clone(),
+        blocks,
+        forget_below,
+    }
+}
+
+/// The rows a pass works on: as they were read, and as they are becoming.
+#[derive(Default)]
+struct Work {
+    orders: BTreeMap<OrderId, OrderRow>,
+    /// Transfers that no order owns, and new ones until their order takes them.
+    loose: BTreeMap<TransferKey, TransferRow>,
+    /// Everything as it was read.
+    orders_before: BTreeMap<OrderId, OrderRow>,
+    transfers_before: HashMap<TransferId, TransferRow>,
+    wallets: HashMap<Address, WalletRow>,
+    windows: HashMap<WalletId, Vec<Window>>,
+    /// The highest block that paid to a wallet in this pass.
+    paid_at: BTreeMap<WalletId, (i64, u64)>,
+    raw_logs: HashMap<TransferId, String>,
+}
+
+impl Work {
+    /// Reads what the blocks, and the branch they may replace, concern.
+    async fn gather(follower: &Follower, row: &NetworkRow, rewind_to: Option<u64>, blocks: &[Block]) -> Result<Self, StoreError> {
+        let store = &follower.gateway.store;
+        let watched = &follower.watched;
+        let hits: Vec<&Transfer> =
+            blocks.iter().flat_map(|block| &block.transfers).filter(|transfer| watched.contains(&transfer.to)).collect();
+        let mentioned = blocks
+            .iter()
+            .flat_map(|block| &block.unreadable)
+            .flat_map(|log| &log.mentions)
+            .filter(|address| watched.contains(address))
+            .copied();
+        let mut addresses: Vec<Address> = hits.iter().map(|hit| hit.to).chain(mentioned).collect();
+        addresses.sort_unstable();
+        addresses.dedup();
+        let mut work = Self::default();
+        let mut keys: Vec<TransferKey> = hits.iter().map(|hit| hit.key).collect();
+        keys.extend(blocks.iter().flat_map(|block| &block.unreadable).map(|log| log.key));
+        let mut ids: BTreeSet<OrderId> = BTreeSet::new();
+        if !addresses.is_empty() {
+            let wallets = store.wallets_at(&row.name, &addresses).await?;
+            let wallet_ids: Vec<WalletId> = wallets.iter().map(|wallet| wallet.id).collect();
+            work.windows = store.windows(&wallet_ids).await?;
+            work.wallets = wallets.into_iter().map(|wallet| (wallet.address, wallet)).collect();
+            ids.extend(work.windows.values().flatten().map(|window| window.order));
+        }
+        let mut known = if keys.is_empty() { Vec::new() } else { store.transfers_by_key(&row.name, &keys).await? };
+        if let Some(to) = rewind_to {
+            known.append(&mut store.transfers_above(&row.name, to).await?);
+        }
+        ids.extend(known.iter().filter_map(|transfer| transfer.order));
+        let ids: Vec<OrderId> = ids.into_iter().collect();
+        work.load_orders(store.orders(&ids).await?);
+        work.load_loose(known);
+        Ok(work)
+    }
+
+    fn load_orders(&mut self, orders: Vec<OrderRow>) {
+        for order in orders {
+            for transfer in &order.transfers {
+                self.transfers_before.insert(transfer.id, transfer.clone());
+            }
+            self.orders_before.insert(order.id, order.clone());
+            self.orders.insert(order.id, order);
+        }
+    }
+
+    /// Keeps those that no loaded order owns.
+    fn load_loose(&mut self, transfers: Vec<TransferRow>) {
+        for transfer in transfers {
+            if transfer.order.is_none_or(|order| !self.orders.contains_key(&order)) {
+                self.transfers_before.insert(transfer.id, transfer.clone());
+                self.loose.insert(transfer.payment.key, transfer);
+            }
+        }
+    }
+
+    /// Every transfer at hand.
+    fn all(&mut self) -> impl Iterator<Item = &mut TransferRow> {
+        self.loose.values_mut().chain(self.orders.values_mut().flat_map(|order| &mut order.transfers))
+    }
+
+    /// The branch above this height is gone: its transfers are orphaned until seen again.
+    fn orphan_above(&mut self, rewind_to: Option<u64>) {
+        let Some(to) = rewind_to else { return };
+        for transfer in self.all() {
+            if transfer.payment.block.number > to {
+                transfer.payment.standing = false;
+                transfer.payment.settled = false;
+                transfer.payment.proven = false;
+            }
+        }
+    }
+
+    fn orphaned_orders(&self) -> BTreeSet<OrderId> {
+        let orphaned = |order: &&OrderRow| order.transfers.iter().any(|transfer| !transfer.payment.standing);
+        self.orders.values().filter(orphaned).map(|order| order.id).collect()
+    }
+
+    /// Gives every transfer of a block that concerns us its owner. The orders that have money in it.
+    fn take_block(&mut self, follower: &Follower, block: &Block, now: Time) -> BTreeSet<OrderId> {
+        let mut touched = BTreeSet::new();
+        for transfer in &block.transfers {
+            let Some(wallet) = self.wallets.get(&transfer.to) else { continue };
+            let (wallet_id, version) = (wallet.id, wallet.version);
+            let decimals = follower.part.config.decimals;
+            let incoming = Incoming {
+                value: transfer.value,
+                decimals,
+                number: block.at.number,
+                time: block.at.time,
+                from_own: follower.watched.contains(&transfer.from),
+            };
+            let windows = self.windows.get(&wallet_id).map_or(&[][..], Vec::as_slice);
+            let claim = lease::claim(windows, &incoming, follower.gateway.config.pool.dust_below);
+            let (owner, recorded) = match claim {
+                Claim::Order(order) => (Some(order), Recorded::Matched),
+                Claim::Late(order) => (Some(order), Recorded::Late),
+                Claim::Stray => (None, Recorded::Stray),
+                Claim::Dust => (None, Recorded::Dust),
+                Claim::Own => (None, Recorded::Own),
+                Claim::Unreadable => (None, Recorded::Unreadable),
+            };
+            let paid_at = self.paid_at.entry(wallet_id).or_insert((version, block.at.number));
+            paid_at.1 = paid_at.1.max(block.at.number);
+            touched.extend(self.place(follower, transfer, &block.at, owner, recorded, Some(wallet_id), now));
+        }
+        self.take_unreadable(follower, block, now);
+        touched
+    }
+
+    /// Puts a transfer, new or seen before, where it belongs. The order it is part of, if any.
+    #[allow(clippy::too_many_arguments, reason = "the facts of one log")]
+    fn place(
+        &mut self,
+        follower: &Follower,
+        transfer: &Transfer,
+        at: &BlockRef,
+        owner: Option<OrderId>,
+        recorded: Recorded,
+        wallet: Option<WalletId>,
+        now: Time,
+    ) -> Option<OrderId> {
+        let known = self.find(transfer.key);
+        let by_hand = known.as_ref().is_some_and(|known| known.payment.by_hand);
+        let mut row = known.unwrap_or_else(|| {
+            let format = |address: &Address| follower.part.chain.format_address(address);
+            TransferRow {
+                id: TransferId::new(now, clock::id_bytes()),
+                payment: Payment {
+                    network: follower.part.config.name.clone(),
+                    key: transfer.key,
+                    from: transfer.from,
+                    to: transfer.to,
+                    value: transfer.value,
+                    decimals: follower.part.config.decimals,
+                    block: mark(at),
+                    standing: true,
+                    proven: false,
+                    settled: false,
+                    promoted: false,
+                    by_hand: false,
+                    late_told: false,
+                },
+                block_hash: at.hash,
+                recorded,
+                order: owner,
+                wallet,
+                address_texts: (format(&transfer.from), format(&transfer.to)),
+                seen_at: now,
+                version: 0,
+            }
+        });
+        row.payment.block = mark(at);
+        row.payment.standing = true;
+        row.block_hash = at.hash;
+        // What a person linked stays where it was put; everything else belongs to whom the block's
+        // time says, which may have changed with the block.
+        if !by_hand {
+            row.order = owner;
+            row.recorded = recorded;
+        }
+        let owner = row.order;
+        match owner.and_then(|owner| self.orders.get_mut(&owner)) {
+            Some(order) => order.transfers.push(row),
+            None => {
+                self.loose.insert(row.payment.key, row);
+            }
+        }
+        owner
+    }
+
+    /// Takes a transfer out of where it is.
+    fn find(&mut self, key: TransferKey) -> Option<TransferRow> {
+        if let Some(row) = self.loose.remove(&key) {
+            return Some(row);
+        }
+        self.orders.values_mut().find_map(|order| {
+            let index = order.transfers.iter().position(|transfer| transfer.payment.key == key)?;
+            Some(order.transfers.remove(index))
+        })
+    }
+
+    /// A log that cannot be read never stops the cursor: it becomes a row (I14).
+    fn take_unreadable(&mut self, follower: &Follower, block: &Block, now: Time) {
+        let mut foreign: usize = 0;
+        for Unreadable { key, raw, mentions } in &block.unreadable {
+            let ours = mentions.iter().find(|address| self.wallets.contains_key(address)).copied();
+            if ours.is_none() {
+                foreign = foreign.saturating_add(1);
+                if foreign > FOREIGN_UNREADABLE_MAX {
+                    continue;
+                }
+            }
+            let to = ours.unwrap_or(Address([0; 20]));
+            let wallet = self.wallets.get(&to).map(|wallet| wallet.id);
+            let transfer = Transfer { key: *key, from: Address([0; 20]), to, value: Raw::ZERO };
+            self.place(follower, &transfer, &block.at, None, Recorded::Unreadable, wallet, now);
+            if let Some(row) = self.loose.get(key) {
+                self.raw_logs.insert(row.id, raw.clone());
+            }
+        }
+    }
+
+    /// Which transfers are deep enough and not proven yet, by block, lowest first.
+    fn deep_unproven(
+        &mut self,
+        head: &Head,
+        network: &tidegate_rules::block::Network,
+        loose_depth: Depth,
+    ) -> BTreeMap<(u64, Hash), Vec<TransferKey>> {
+        let mut deep: BTreeMap<(u64, Hash), Vec<TransferKey>> = BTreeMap::new();
+        let mut add = |transfer: &TransferRow, depth: Depth| {
+            let payment = &transfer.payment;
+            if payment.network == *network && payment.standing && !payment.proven && head.buries(payment.block.number, depth) {
+                deep.entry((payment.block.number, transfer.block_hash)).or_default().push(payment.key);
+            }
+        };
+        for order in self.orders.values() {
+            let depth = order.order.terms.depth(network);
+            order.transfers.iter().for_each(|transfer| add(transfer, depth));
+        }
+        self.loose.values().for_each(|transfer| add(transfer, loose_depth));
+        deep
+    }
+
+    /// Marks a transfer as proven if the second reading shows it as it was.
+    fn prove(&mut self, key: TransferKey, shown: impl Fn(&Payment) -> bool) -> bool {
+        let Some(row) = self.all().find(|row| row.payment.key == key) else { return false };
+        row.payment.proven = shown(&row.payment);
+        row.payment.proven
+    }
+
+    /// Money without an order settles at the network's own depth.
+    fn settle_loose(&mut self, head: &Head, depth: Depth) {
+        for transfer in self.loose.values_mut() {
+            let payment = &mut transfer.payment;
+            if payment.standing && payment.proven && head.buries(payment.block.number, depth) {
+                payment.settled = true;
+            }
+        }
+    }
+
+    /// Takes orders one step forward and notes what there is to tell.
+    async fn step(
+        &mut self,
+        gateway: &Gateway,
+        ids: &BTreeSet<OrderId>,
+        heads: &Heads,
+        now: Time,
+        changes: &mut Changes,
+    ) -> Result<(), StoreError> {
+        for id in ids {
+            let Some(row) = self.orders.get_mut(id) else { continue };
+            let step = order::advance(&row.order, &row.payments(), heads, now);
+            row.order = step.order;
+            let mut payments: HashMap<TransferKey, Payment> = step.payments.into_iter().map(|payment| (payment.key, payment)).collect();
+            let mut left = Vec::new();
+            row.transfers.retain_mut(|transfer| match payments.remove(&transfer.payment.key) {
+                Some(payment) => {
+                    transfer.recorded = recorded_of(&row.order, &payment);
+                    transfer.payment = payment;
+                    true
+                }
+                // Linked by a person to an order whose address it did not pay, and void now.
+                None => {
+                    left.push(transfer.clone());
+                    false
+                }
+            });
+            for mut transfer in left {
+                (transfer.order, transfer.recorded, transfer.payment.by_hand) = (None, Recorded::Stray, false);
+                self.loose.insert(transfer.payment.key, transfer);
+            }
+            let owner = gateway.merchant(row.merchant).await?;
+            orders::tell(gateway, row, &owner, &step.events, &step.alerts, heads, now, changes);
+        }
+        Ok(())
+    }
+
+    /// Writes down what differs from what was read, and books what settled or was taken back.
+    async fn finish(self, gateway: &Gateway, now: Time, changes: &mut Changes) -> Result<(), StoreError> {
+        let mut booked = Vec::new();
+        for row in self.orders.values() {
+            let before = self.orders_before.get(&row.id);
+            if before.is_none_or(|before| before.order != row.order) {
+                changes.orders.push(OrderChange { id: row.id, version: row.version, order: row.order.clone(), cancel_reason: None });
+            }
+        }
+        let transfers = self.orders.values().flat_map(|order| &order.transfers).chain(self.loose.values());
+        for row in transfers {
+            let before = self.transfers_before.get(&row.id);
+            let same = before.is_some_and(|before| {
+                before.payment == row.payment
+                    && before.recorded == row.recorded
+                    && before.order == row.order
+                    && before.block_hash == row.block_hash
+            });
+            if same {
+                continue;
+            }
+            let was_settled = before.is_some_and(|before| before.payment.settled);
+            if was_settled != row.payment.settled && !row.payment.value.is_zero() {
+                booked.push(row.clone());
+            }
+            if before.is_none() {
+                changes.alerts.extend(loose_alert(row, now));
+            }
+            changes.transfers.push(transfer_change(row, self.raw_logs.get(&row.id).cloned()));
+        }
+        for (id, (version, number)) in &self.paid_at {
+            changes.wallets.push(WalletChange { id: *id, version: *version, kind: WalletMove::PaidAt(*number) });
+        }
+        if !booked.is_empty() {
+            let ids: Vec<TransferId> = booked.iter().map(|row| row.id).collect();
+            let turns = gateway.store.journal_turns(&ids).await?;
+            changes.journal.extend(booked.iter().map(|row| journal_entry(row, turns.get(&row.id).copied().unwrap_or(0), now)));
+        }
+        Ok(())
+    }
+}
+
+/// What became of a transfer that an order owns.
+fn recorded_of(order: &order::Order, payment: &Payment) -> Recorded {
+    match order::disposition(order, payment) {
+        Disposition::Matched => Recorded::Matched,
+        Disposition::Late => Recorded::Late,
+    }
+}
+
+/// Unmatched money is never silent.
+fn loose_alert(row: &TransferRow, now: Time) -> Option<tidegate_rules::changes::NewAlert> {
+    let payment = &row.payment;
+    let about = format!("{} {}/{}", payment.network, payment.key.tx_hash, payment.key.ordinal);
+    match row.recorded {
+        Recorded::Stray => {
+            let amount = payment.value.to_amount_saturating(payment.decimals);
+            Some(Gateway::alert(
+                AlertKind::StrayMoney,
+                about,
+                format!("{amount} arrived at {} and no order owns that wallet then", row.address_texts.1),
+                now,
+            ))
+        }
+        Recorded::Unreadable => Some(Gateway::alert(
+            AlertKind::UnreadableLog,
+            about,
+            "a Transfer log of the token could not be read; its raw form is kept",
+            now,
+        )),
+        Recorded::Matched | Recorded::Late | Recorded::Dust | Recorded::Own => None,
+    }
+}
+
+/// A transfer as it is to be stored.
+fn transfer_change(row: &TransferRow, raw_log: Option<String>) -> TransferChange {
+    TransferChange {
+        id: row.id,
+        version: (row.version > 0).then_some(row.version),
+        payment: row.payment.clone(),
+        block_hash: row.block_hash,
+        recorded: row.recorded,
+        order: row.order,
+        wallet: row.wallet,
+        address_texts: row.address_texts.clone(),
+        raw_log,
+        seen_at: row.seen_at,
+    }
+}
+
+/// The double entry of a transfer that settled, or its reverse when it was taken back.
+fn journal_entry(row: &TransferRow, turn: i64, now: Time) -> JournalEntry {
+    let wallet = format!("wallet:{}", row.address_texts.1);
+    let source = match (row.recorded, row.order) {
+        (Recorded::Own, _) => format!("wallet:{}", row.address_texts.0),
+        (_, Some(order)) => format!("order:{order}"),
+        _ => "unmatched".to_owned(),
+    };
+    let (debit, credit) = if row.payment.settled { (wallet, source) } else { (source, wallet) };
+    JournalEntry { transfer: row.id, turn, network: row.payment.network.clone(), debit, credit, value: row.payment.value, at: now }
+}
+
+/// Puts an order's payments, as a person's decision left them, into its row and the changes.
+pub fn take_payments(row: &mut OrderRow, payments: Vec<Payment>, changes: &mut Changes) {
+    for (transfer, payment) in row.transfers.iter_mut().zip(payments) {
+        let recorded = recorded_of(&row.order, &payment);
+        if transfer.payment != payment || transfer.recorded != recorded {
+            transfer.payment = payment;
+            transfer.recorded = recorded;
+            changes.transfers.push(transfer_change(transfer, None));
+        }
+    }
+}

@@ -1,0 +1,303 @@
+//! The program's parts in one place, and what runs beside the HTTP server.
+//!
+//! [`Gateway`] holds the store, the vault, the networks and the pool. Its loops (a follower for
+//! each network, the notifier, the keeper of the pool) meet in the store; besides that there is
+//! only [`Wake`], a signal that says "look again".
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, RwLock};
+
+use tidegate_chain::Chain;
+use tidegate_rules::alert::AlertKind;
+use tidegate_rules::block::Network;
+use tidegate_rules::changes::NewAlert;
+use tidegate_rules::id::{AlertId, MerchantId, OrderId};
+use tidegate_rules::order::{Head, Heads};
+use tidegate_rules::time::{Span, Time};
+use tidegate_vault::{Binding, Sealed, Vault};
+use tokio::sync::{broadcast, watch};
+
+use crate::clock;
+use crate::config::{Config, NetworkConfig};
+use crate::dev::Sandbox;
+use crate::follow;
+use crate::notify;
+use crate::pool::Pool;
+use crate::problem::Problem;
+use crate::store::{MerchantRow, Store, StoreError};
+
+/// How many signals a slow listener may miss before it is told that it missed some.
+const WAKE_BACKLOG: usize = 1_024;
+
+/// How often the loops that only keep house look around.
+const HOUSEKEEPING: Span = Span::from_secs(30);
+
+/// "Look again": something was committed. Carries no facts; those are in the store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wake {
+    /// An order changed.
+    Order(OrderId),
+    /// A network's cursor moved: confirmations count up.
+    Head,
+    /// A webhook may be due.
+    Delivery,
+}
+
+/// The program.
+pub struct Gateway {
+    /// What the operator wants.
+    pub config: Config,
+    /// The memory.
+    pub store: Store,
+    /// The secrets.
+    pub vault: Vault,
+    /// The free wallets.
+    pub pool: Pool,
+    /// False on the sandbox and on testnets.
+    pub livemode: bool,
+    /// The simulated chains, where `tidegate dev` runs them.
+    pub sandbox: Option<Sandbox>,
+    networks: BTreeMap<Network, Arc<NetworkPart>>,
+    merchants: RwLock<HashMap<MerchantId, MerchantRow>>,
+    wake: broadcast::Sender<Wake>,
+}
+
+/// What the gateway is for.
+pub enum Mode {
+    /// Real money.
+    Live,
+    /// Testnets.
+    Test,
+    /// Simulated chains in this process.
+    Sandbox(Sandbox),
+}
+
+/// A network: its configuration, its chain, and what its follower knows.
+pub struct NetworkPart {
+    /// What the operator wants.
+    pub config: NetworkConfig,
+    /// The chain.
+    pub chain: Arc<dyn Chain>,
+    state: RwLock<FollowState>,
+}
+
+/// What the follower of a network last knew.
+#[derive(Clone, Debug, Default)]
+pub struct FollowState {
+    /// What was applied; `None` until the first cursor is stored.
+    pub head: Option<Head>,
+    /// The time of the newest block that an endpoint showed.
+    pub newest: Option<Time>,
+    /// Why the network stands still, if it does.
+    pub halted: Option<String>,
+    /// Why the last step failed, if it did.
+    pub failing: Option<String>,
+}
+
+/// How a network does, in one word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NetworkHealth {
+    /// No cursor stored yet, and no failure either.
+    Starting,
+    /// No cursor stored yet, because no endpoint answers.
+    Unreachable,
+    /// Following, close enough behind.
+    Following,
+    /// Following, too far behind to lease addresses.
+    Lagging,
+    /// Stopped: the chain was rewritten too deep.
+    Halted,
+}
+
+impl NetworkHealth {
+    /// The word in the API.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Starting => "starting",
+            Self::Unreachable => "unreachable",
+            Self::Following => "following",
+            Self::Lagging => "lagging",
+            Self::Halted => "halted",
+        }
+    }
+}
+
+impl NetworkPart {
+    /// What the follower last knew.
+    #[must_use]
+    pub fn state(&self) -> FollowState {
+        self.state.read().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
+    }
+
+    /// Tells everybody what the follower knows now.
+    pub fn tell(&self, change: impl FnOnce(&mut FollowState)) {
+        change(&mut self.state.write().unwrap_or_else(std::sync::PoisonError::into_inner));
+    }
+
+    /// How far the last applied block is behind the server's time; `None` before the first.
+    #[must_use]
+    pub fn lag(&self, now: Time) -> Option<Span> {
+        self.state().head.map(|head| now.since(head.tip.time))
+    }
+
+    /// How it does.
+    #[must_use]
+    pub fn health(&self, now: Time) -> NetworkHealth {
+        let state = self.state();
+        match (&state.head, state.halted.is_some()) {
+            (_, true) => NetworkHealth::Halted,
+            (None, false) if state.failing.is_some() => NetworkHealth::Unreachable,
+            (None, false) => NetworkHealth::Starting,
+            (Some(head), false) if now.since(head.tip.time) > self.config.max_lag => NetworkHealth::Lagging,
+            (Some(_), false) => NetworkHealth::Following,
+        }
+    }
+
+    /// What was applied, if addresses may be leased on this network now.
+    ///
+    /// # Errors
+    /// 503 `network_unavailable` while it is starting, halted or too far behind.
+    pub fn open_head(&self, now: Time) -> Result<Head, Problem> {
+        let why = match self.health(now) {
+            NetworkHealth::Following => {
+                if let Some(head) = self.state().head {
+                    return Ok(head);
+                }
+                "has no block yet"
+            }
+            NetworkHealth::Starting => "is starting",
+            NetworkHealth::Unreachable => "cannot be reached",
+            NetworkHealth::Lagging => "is too far behind",
+            NetworkHealth::Halted => "is halted",
+        };
+        Err(Problem::unavailable("network_unavailable", format!("{} {why}; try again later or choose another network", self.config.name)))
+    }
+}
+
+impl Gateway {
+    /// Puts the parts together. `chains` holds one for each network of the configuration.
+    #[must_use]
+    pub fn new(config: Config, store: Store, vault: Vault, mode: Mode, chains: &BTreeMap<Network, Arc<dyn Chain>>) -> Arc<Self> {
+        let (livemode, sandbox) = match mode {
+            Mode::Live => (true, None),
+            Mode::Test => (false, None),
+            Mode::Sandbox(sandbox) => (false, Some(sandbox)),
+        };
+        let networks = config
+            .networks
+            .iter()
+            .filter_map(|network| {
+                let chain = chains.get(&network.name)?.clone();
+                Some((network.name.clone(), Arc::new(NetworkPart { config: network.clone(), chain, state: RwLock::default() })))
+            })
+            .collect();
+        let pool = Pool::new(config.pool.max_concurrent);
+        Arc::new(Self {
+            config,
+            store,
+            vault,
+            pool,
+            livemode,
+            sandbox,
+            networks,
+            merchants: RwLock::default(),
+            wake: broadcast::channel(WAKE_BACKLOG).0,
+        })
+    }
+
+    /// The networks, by name.
+    #[must_use]
+    pub const fn networks(&self) -> &BTreeMap<Network, Arc<NetworkPart>> {
+        &self.networks
+    }
+
+    /// What every follower knows now.
+    #[must_use]
+    pub fn heads(&self) -> Heads {
+        self.networks.iter().filter_map(|(name, part)| Some((name.clone(), part.state().head?))).collect()
+    }
+
+    /// Says "look again".
+    pub fn signal(&self, wake: Wake) {
+        // Nobody listening is fine.
+        let _ = self.wake.send(wake);
+    }
+
+    /// Listens to the signals.
+    #[must_use]
+    pub fn listen(&self) -> broadcast::Receiver<Wake> {
+        self.wake.subscribe()
+    }
+
+    /// A merchant. They are few and never change, so they are kept; a new one is found by looking
+    /// again.
+    ///
+    /// # Errors
+    /// When the store does not answer, or there is no such merchant.
+    pub async fn merchant(&self, id: MerchantId) -> Result<MerchantRow, StoreError> {
+        if let Some(merchant) = self.known_merchant(id) {
+            return Ok(merchant);
+        }
+        let rows = self.store.merchants().await?;
+        *self.merchants.write().unwrap_or_else(std::sync::PoisonError::into_inner) = rows.into_iter().map(|row| (row.id, row)).collect();
+        self.known_merchant(id).ok_or_else(|| StoreError::Corrupt { what: "a merchant", value: id.to_string() })
+    }
+
+    fn known_merchant(&self, id: MerchantId) -> Option<MerchantRow> {
+        self.merchants.read().unwrap_or_else(std::sync::PoisonError::into_inner).get(&id).cloned()
+    }
+
+    /// Opens a merchant's webhook secret.
+    ///
+    /// # Errors
+    /// In words, without the secret.
+    pub fn webhook_secret(&self, merchant: &MerchantRow) -> Result<impl std::ops::Deref<Target = Vec<u8>> + use<>, String> {
+        self.vault
+            .open(&Sealed::from_text(merchant.webhook_secret.clone()), &Binding::webhook_secret(&merchant.id.to_string()))
+            .map_err(|error| format!("the webhook secret of merchant {} does not open: {error}", merchant.name))
+    }
+
+    /// An alert, ready to be stored with its cause.
+    #[must_use]
+    pub fn alert(kind: AlertKind, about: impl Into<String>, detail: impl Into<String>, at: Time) -> NewAlert {
+        let (about, detail) = (about.into(), detail.into());
+        tracing::warn!(alert = kind.name(), about, "{detail}");
+        NewAlert { id: AlertId::new(at, clock::id_bytes()), kind, about, detail, at }
+    }
+
+    /// Runs everything that runs beside the HTTP server, until `stop` says so.
+    pub async fn run(self: Arc<Self>, stop: watch::Receiver<bool>) {
+        let mut loops = tokio::task::JoinSet::new();
+        for part in self.networks.values() {
+            loops.spawn(follow::run(Arc::clone(&self), Arc::clone(part), stop.clone()));
+        }
+        loops.spawn(notify::run(Arc::clone(&self), stop.clone()));
+        loops.spawn(keep_house(Arc::clone(&self), stop));
+        while let Some(ended) = loops.join_next().await {
+            if let Err(error) = ended {
+                tracing::error!(%error, "a loop of the gateway broke");
+            }
+        }
+    }
+}
+
+/// What needs doing now and then: the pool's watermark, orders without an address, old keys.
+async fn keep_house(gateway: Arc<Gateway>, mut stop: watch::Receiver<bool>) {
+    loop {
+        if let Err(problem) = gateway.pool.keep(&gateway).await {
+            tracing::warn!(code = problem.code, "the pool could not be kept: {}", problem.detail);
+        }
+        if let Err(error) = crate::orders::expire_unleased(&gateway).await {
+            tracing::warn!(%error, "orders without an address could not be expired");
+        }
+        if let Err(error) = gateway.store.forget_old(clock::now()).await {
+            tracing::warn!(%error, "old answers could not be forgotten");
+        }
+        let pause = tokio::time::sleep(HOUSEKEEPING.min(crate::orders::UNLEASED_CHECK).to_std());
+        tokio::select! {
+            () = pause => {}
+            _ = stop.wait_for(|stop| *stop) => return,
+        }
+    }
+}

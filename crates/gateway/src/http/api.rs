@@ -1,0 +1,448 @@
+//! Orders over HTTP, for shops.
+
+use axum::extract::{Path, State};
+use axum::http::StatusCode;
+use axum::response::Response;
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+use tidegate_rules::amount::Amount;
+use tidegate_rules::block::Network;
+use tidegate_rules::changes::Details;
+use tidegate_rules::order::{Cancel, Status};
+use tidegate_rules::time::{Span, Time};
+use utoipa::{IntoParams, ToSchema};
+
+use super::auth::{Caller, Scope};
+use super::idempotency::{Answer, Keeper, Kept, answer};
+use super::request::{EmptyBody, Params, RawBody};
+use super::{App, ProblemBody};
+use crate::clock;
+use crate::orders::{self, Opened, OrderView, Wish};
+use crate::problem::Problem;
+use crate::store::OrderFilter;
+
+/// The longest short text of a shop: ids, numbers, reasons.
+const TEXT_MAX: usize = 255;
+
+/// The longest URL.
+const URL_MAX: usize = 2_048;
+
+/// The longest metadata, as JSON text.
+const METADATA_MAX: usize = 16 * 1024;
+
+/// Rows on a page, when nothing is asked for.
+const PAGE: u32 = 50;
+
+/// Rows on a page, at most.
+const PAGE_MAX: u32 = 200;
+
+/// What a shop asks to be paid.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CreateOrder {
+    /// How much, in USDT.
+    #[schema(example = "12.5", pattern = "^(0|[1-9][0-9]*)(\\.[0-9]{1,6})?$")]
+    amount: String,
+    /// On which network. Without it the payer chooses.
+    #[schema(example = "tron")]
+    network: Option<String>,
+    /// The shop's user.
+    #[schema(example = "42")]
+    user_id: Option<String>,
+    /// The plan that is bought.
+    plan_id: Option<String>,
+    /// The shop's own number, unique for the shop.
+    #[schema(example = "INV-1001")]
+    merchant_order_id: Option<String>,
+    /// How many seconds the payer has.
+    #[schema(example = 1800)]
+    expires_in: Option<u64>,
+    /// Where this order's webhooks go instead of the merchant's address.
+    #[schema(example = "https://shop.example/webhooks/tidegate")]
+    callback_url: Option<String>,
+    /// Where the payer may return to.
+    #[schema(example = "https://shop.example/orders/1001")]
+    redirect_url: Option<String>,
+    /// Anything the shop wants back, as a JSON object.
+    #[schema(value_type = Option<Object>)]
+    metadata: Option<Map<String, Value>>,
+}
+
+/// A short text, not empty.
+fn text(name: &str, value: Option<String>) -> Result<Option<String>, Problem> {
+    match value {
+        Some(text) if text.is_empty() || text.chars().count() > TEXT_MAX => {
+            Err(Problem::invalid(&format!("/{name}"), format!("expected 1 to {TEXT_MAX} characters")))
+        }
+        // PostgreSQL text holds no NUL.
+        Some(text) if text.contains('\0') => Err(Problem::invalid(&format!("/{name}"), "expected text without the NUL character")),
+        other => Ok(other),
+    }
+}
+
+/// An http or https URL.
+fn web_url(name: &str, value: Option<String>) -> Result<Option<String>, Problem> {
+    let Some(text) = value else { return Ok(None) };
+    let wrong = || Problem::invalid(&format!("/{name}"), format!("expected an http or https URL of at most {URL_MAX} characters"));
+    let url = url::Url::parse(&text).map_err(|_| wrong())?;
+    if !matches!(url.scheme(), "http" | "https") || url.host_str().is_none() || text.len() > URL_MAX {
+        return Err(wrong());
+    }
+    Ok(Some(url.to_string()))
+}
+
+/// An amount of money that is more than nothing.
+fn money(pointer: &str, text: &str) -> Result<Amount, Problem> {
+    let amount: Amount = text.parse().map_err(|error| Problem::invalid(pointer, format!("{error}")))?;
+    if amount.is_zero() {
+        return Err(Problem::invalid(pointer, "expected more than zero"));
+    }
+    Ok(amount)
+}
+
+impl CreateOrder {
+    /// What is wished for, every field checked.
+    fn wish(self) -> Result<Wish, Problem> {
+        let metadata = Value::Object(self.metadata.unwrap_or_default()).to_string();
+        if metadata.len() > METADATA_MAX {
+            return Err(Problem::invalid("/metadata", format!("expected at most {METADATA_MAX} bytes of JSON")));
+        }
+        if metadata.contains("\\u0000") {
+            return Err(Problem::invalid("/metadata", "expected text without the NUL character"));
+        }
+        let payer_chooses = self.network.is_none();
+        Ok(Wish {
+            amount: money("/amount", &self.amount)?,
+            network: self.network.map(|network| Network::new(&network)),
+            expires_in: self.expires_in.map(Span::from_secs),
+            details: Details {
+                user_id: text("user_id", self.user_id)?,
+                plan_id: text("plan_id", self.plan_id)?,
+                merchant_order_id: text("merchant_order_id", self.merchant_order_id)?,
+                callback_url: web_url("callback_url", self.callback_url)?,
+                redirect_url: web_url("redirect_url", self.redirect_url)?,
+                metadata,
+                note: None,
+                payer_chooses,
+            },
+        })
+    }
+}
+
+/// Create an order and lease it an address
+///
+/// The wallet is leased in the same transaction. The same `merchant_order_id` with the same amount
+/// gives the same order.
+#[utoipa::path(post, path = "/api/v1/orders", tag = "orders", request_body = CreateOrder,
+    params(("Idempotency-Key" = Option<String>, Header, description = "The same key and body give the same answer, for 7 days")),
+    responses(
+        (status = 201, description = "Created", body = OrderView, headers(("Location" = String))),
+        (status = 200, description = "This merchant_order_id was used before for the same amount", body = OrderView),
+        (status = 400, description = "Not JSON", body = ProblemBody), (status = 401, description = "No or bad key", body = ProblemBody),
+        (status = 403, description = "The key lacks orders:write", body = ProblemBody),
+        (status = 409, description = "duplicate_merchant_order or idempotency_conflict", body = ProblemBody),
+        (status = 413, description = "Body too large", body = ProblemBody), (status = 415, description = "Not application/json", body = ProblemBody),
+        (status = 422, description = "A field is not what was expected", body = ProblemBody),
+        (status = 503, description = "pool_exhausted, network_unavailable or database_unavailable", body = ProblemBody)))]
+pub async fn create_order(State(app): State<App>, caller: Caller, body: RawBody) -> Result<Response, Problem> {
+    caller.require(Scope::OrdersWrite)?;
+    answer(&app, &caller, &body, async |keeper: Option<Keeper>| {
+        let wish = body.json::<CreateOrder>(EmptyBody::IsMalformed)?.wish()?;
+        let merchant = app.gateway.merchant(caller.merchant()).await?;
+        let created = |view: &OrderView| Answer::json(StatusCode::CREATED, view).at(format!("/api/v1/orders/{}", view.id));
+        let opened = orders::open(&app.gateway, &merchant, &wish, |view| keeper.as_ref().map(|keeper| keeper.keep(&created(view)))).await?;
+        Ok(match opened {
+            Opened::New(view) => (created(&view), Kept::InItsCommit),
+            Opened::Known(view) => (Answer::json(StatusCode::OK, &view), Kept::NotYet),
+        })
+    })
+    .await
+}
+
+/// Show an order
+#[utoipa::path(get, path = "/api/v1/orders/{id}", tag = "orders", params(("id" = String, Path)),
+    responses((status = 200, body = OrderView), (status = 401, body = ProblemBody), (status = 403, body = ProblemBody), (status = 404, body = ProblemBody), (status = 503, body = ProblemBody)))]
+pub async fn get_order(State(app): State<App>, caller: Caller, Path(id): Path<String>) -> Result<Answer, Problem> {
+    caller.require(Scope::OrdersRead)?;
+    let row = orders::find(&app.gateway, Some(caller.merchant()), &id).await?;
+    Ok(Answer::json(StatusCode::OK, &orders::view(&app.gateway, &row, &app.gateway.heads())))
+}
+
+/// Which orders to list.
+#[derive(Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct ListOrders {
+    /// `pending`, `confirming`, `paid`, `expired` or `cancelled`.
+    status: Option<String>,
+    /// Orders with an address on this network.
+    network: Option<String>,
+    /// Of this user of the shop.
+    user_id: Option<String>,
+    /// With this number of the shop.
+    merchant_order_id: Option<String>,
+    /// With this address.
+    address: Option<String>,
+    /// With a transfer of this transaction.
+    tx_hash: Option<String>,
+    /// Created then or later, RFC 3339.
+    created_from: Option<String>,
+    /// Created then or earlier, RFC 3339.
+    created_to: Option<String>,
+    /// For at least this.
+    amount_min: Option<String>,
+    /// For at most this.
+    amount_max: Option<String>,
+    /// How many, 1 to 200.
+    limit: Option<u32>,
+    /// `next_cursor` of the page before.
+    cursor: Option<String>,
+}
+
+/// A page of orders.
+#[derive(Serialize, ToSchema)]
+pub struct OrderPage {
+    /// Newest first.
+    data: Vec<OrderView>,
+    /// Asks for the next page; null on the last.
+    next_cursor: Option<String>,
+}
+
+/// The number of rows to show.
+pub fn limit(asked: Option<u32>) -> Result<u32, Problem> {
+    let limit = asked.unwrap_or(PAGE);
+    if !(1..=PAGE_MAX).contains(&limit) {
+        return Err(Problem::invalid("limit", format!("expected 1 to {PAGE_MAX}")));
+    }
+    Ok(limit)
+}
+
+/// The id that a cursor stands for.
+pub fn read_cursor(cursor: Option<String>) -> Result<Option<String>, Problem> {
+    let Some(cursor) = cursor else { return Ok(None) };
+    let id = URL_SAFE_NO_PAD.decode(cursor).ok().and_then(|bytes| String::from_utf8(bytes).ok());
+    id.filter(|id| id.len() < 64 && id.is_ascii())
+        .map(Some)
+        .ok_or_else(|| Problem::invalid("cursor", "expected next_cursor of the page before"))
+}
+
+/// The cursor after the last of a page, if the page is full.
+pub fn cursor_after(last: Option<String>, count: usize, limit: u32) -> Option<String> {
+    last.filter(|_| u32::try_from(count).is_ok_and(|count| count > limit)).map(|id| URL_SAFE_NO_PAD.encode(id))
+}
+
+/// A time of a query.
+fn moment(name: &str, text: Option<String>) -> Result<Option<Time>, Problem> {
+    text.map(|text| text.parse().map_err(|error| Problem::invalid(name, format!("{error}")))).transpose()
+}
+
+impl ListOrders {
+    fn filter(self) -> Result<(OrderFilter, u32), Problem> {
+        let status = self.status.map(|name| {
+            Status::from_name(&name).ok_or_else(|| Problem::invalid("status", "expected pending, confirming, paid, expired or cancelled"))
+        });
+        let amount = |name: &str, text: Option<String>| {
+            text.map(|text| text.parse::<Amount>().map_err(|error| Problem::invalid(name, format!("{error}")))).transpose()
+        };
+        let filter = OrderFilter {
+            merchant: None,
+            status: status.transpose()?,
+            network: self.network.map(|network| Network::new(&network)),
+            user_id: self.user_id,
+            merchant_order_id: self.merchant_order_id,
+            address: self.address,
+            tx_hash: self.tx_hash.map(|hash| hash.trim_start_matches("0x").to_ascii_lowercase()),
+            created_from: moment("created_from", self.created_from)?,
+            created_to: moment("created_to", self.created_to)?,
+            amount_min: amount("amount_min", self.amount_min)?,
+            amount_max: amount("amount_max", self.amount_max)?,
+            before: read_cursor(self.cursor)?,
+        };
+        Ok((filter, limit(self.limit)?))
+    }
+}
+
+/// List orders, newest first
+#[utoipa::path(get, path = "/api/v1/orders", tag = "orders", params(ListOrders),
+    responses((status = 200, body = OrderPage), (status = 401, body = ProblemBody), (status = 403, body = ProblemBody), (status = 422, body = ProblemBody), (status = 503, body = ProblemBody)))]
+pub async fn list_orders(State(app): State<App>, caller: Caller, Params(query): Params<ListOrders>) -> Result<Answer, Problem> {
+    caller.require(Scope::OrdersRead)?;
+    let (mut filter, limit) = query.filter()?;
+    filter.merchant = Some(caller.merchant());
+    // Any spelling of an address finds it: the chain's own form is what is stored.
+    filter.address = filter.address.map(|address| {
+        let known = app.gateway.networks().values().find_map(|part| Some(part.chain.format_address(&part.chain.parse_address(&address)?)));
+        known.unwrap_or(address)
+    });
+    let mut rows = app.gateway.store.list_orders(filter, i64::from(limit).saturating_add(1)).await?;
+    let count = rows.len();
+    rows.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
+    let heads = app.gateway.heads();
+    let next_cursor = cursor_after(rows.last().map(|row| row.id.to_string()), count, limit);
+    let data = rows.iter().map(|row| orders::view(&app.gateway, row, &heads)).collect();
+    Ok(Answer::json(StatusCode::OK, &OrderPage { data, next_cursor }))
+}
+
+/// One thing that happened to an order.
+#[derive(Serialize, ToSchema)]
+pub struct EventView {
+    /// Its id, which is also the `webhook-id`.
+    id: String,
+    /// What happened.
+    #[serde(rename = "type")]
+    #[schema(example = "order.paid")]
+    kind: String,
+    /// When.
+    timestamp: String,
+    /// The order as it was then.
+    #[schema(value_type = Object)]
+    data: Value,
+}
+
+/// What happened to an order.
+#[derive(Serialize, ToSchema)]
+pub struct EventList {
+    /// Oldest first.
+    data: Vec<EventView>,
+    /// Always null: an order has few events.
+    next_cursor: Option<String>,
+}
+
+/// Show what happened to an order
+#[utoipa::path(get, path = "/api/v1/orders/{id}/events", tag = "orders", params(("id" = String, Path)),
+    responses((status = 200, body = EventList), (status = 401, body = ProblemBody), (status = 403, body = ProblemBody), (status = 404, body = ProblemBody), (status = 503, body = ProblemBody)))]
+pub async fn order_events(State(app): State<App>, caller: Caller, Path(id): Path<String>) -> Result<Answer, Problem> {
+    caller.require(Scope::OrdersRead)?;
+    let row = orders::find(&app.gateway, Some(caller.merchant()), &id).await?;
+    let events = app.gateway.store.order_events(row.id, 0).await?;
+    let data = events
+        .into_iter()
+        .map(|event| {
+            let body: Value = serde_json::from_str(&event.body).unwrap_or_default();
+            EventView {
+                id: event.id,
+                kind: event.kind,
+                timestamp: event.at.to_string(),
+                data: body.get("data").cloned().unwrap_or_default(),
+            }
+        })
+        .collect();
+    Ok(Answer::json(StatusCode::OK, &EventList { data, next_cursor: None }))
+}
+
+/// Which network to pay on.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ChooseOption {
+    /// The network.
+    #[schema(example = "tron")]
+    pub network: String,
+}
+
+/// Choose a network for an order
+///
+/// Leases an address there unless the order has one already. Every address of the order stays
+/// watched.
+#[utoipa::path(post, path = "/api/v1/orders/{id}/options", tag = "orders", request_body = ChooseOption,
+    params(("id" = String, Path), ("Idempotency-Key" = Option<String>, Header)),
+    responses((status = 200, body = OrderView), (status = 400, body = ProblemBody), (status = 401, body = ProblemBody), (status = 403, body = ProblemBody), (status = 404, body = ProblemBody),
+        (status = 409, description = "order_not_pending", body = ProblemBody), (status = 413, body = ProblemBody), (status = 415, body = ProblemBody), (status = 422, body = ProblemBody), (status = 503, body = ProblemBody)))]
+pub async fn choose_option(State(app): State<App>, caller: Caller, Path(id): Path<String>, body: RawBody) -> Result<Response, Problem> {
+    caller.require(Scope::OrdersWrite)?;
+    answer(&app, &caller, &body, async |keeper: Option<Keeper>| {
+        let choice: ChooseOption = body.json(EmptyBody::IsMalformed)?;
+        let keep = |view: &OrderView| keeper.as_ref().map(|keeper| keeper.keep(&Answer::json(StatusCode::OK, view)));
+        let row = orders::choose(&app.gateway, Some(caller.merchant()), &id, &Network::new(&choice.network), keep).await?;
+        Ok((Answer::json(StatusCode::OK, &orders::view(&app.gateway, &row, &app.gateway.heads())), Kept::InItsCommit))
+    })
+    .await
+}
+
+/// Why an order is cancelled.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CancelOrder {
+    /// Why.
+    reason: Option<String>,
+}
+
+/// Cancel an order
+///
+/// Again without effect. Refused once money for it stands on the chain.
+#[utoipa::path(post, path = "/api/v1/orders/{id}/cancel", tag = "orders", request_body(content = CancelOrder, description = "May be left out"),
+    params(("id" = String, Path), ("Idempotency-Key" = Option<String>, Header)),
+    responses((status = 200, body = OrderView), (status = 400, body = ProblemBody), (status = 401, body = ProblemBody), (status = 403, body = ProblemBody), (status = 404, body = ProblemBody),
+        (status = 409, description = "payment_in_progress, order_paid or order_expired", body = ProblemBody), (status = 413, body = ProblemBody), (status = 415, body = ProblemBody), (status = 422, body = ProblemBody), (status = 503, body = ProblemBody)))]
+pub async fn cancel_order(State(app): State<App>, caller: Caller, Path(id): Path<String>, body: RawBody) -> Result<Response, Problem> {
+    caller.require(Scope::OrdersWrite)?;
+    answer(&app, &caller, &body, async |keeper: Option<Keeper>| {
+        let asked: CancelOrder = body.json(EmptyBody::MeansNoFields)?;
+        let reason = text("reason", asked.reason)?;
+        let keep = |view: &OrderView| keeper.as_ref().map(|keeper| keeper.keep(&Answer::json(StatusCode::OK, view)));
+        let view = orders::cancel(&app.gateway, Some(caller.merchant()), &id, reason.as_deref(), Cancel::IfUntouched, keep).await?;
+        Ok((Answer::json(StatusCode::OK, &view), Kept::InItsCommit))
+    })
+    .await
+}
+
+/// A network on offer.
+#[derive(Serialize, ToSchema)]
+pub struct NetworkView {
+    /// Its name in orders.
+    #[schema(example = "tron")]
+    network: String,
+    /// `tron` or `evm`.
+    kind: String,
+    /// EIP-155 chain id, or TRON's.
+    chain_id: u64,
+    /// The token's contract.
+    token: String,
+    /// The token's decimals there.
+    decimals: u8,
+    /// `following`, or why no order can be made there now: `starting`, `unreachable`, `lagging`, `halted`.
+    #[schema(example = "following")]
+    status: String,
+    /// The last block applied.
+    head: Option<u64>,
+    /// The last block whose money is settled, for an order of the smallest amount.
+    settled: Option<u64>,
+    /// How old the last applied block is, in seconds.
+    lag_seconds: Option<u64>,
+}
+
+/// The networks on offer.
+#[derive(Serialize, ToSchema)]
+pub struct NetworkList {
+    /// By name.
+    data: Vec<NetworkView>,
+}
+
+/// List the networks on offer
+#[utoipa::path(get, path = "/api/v1/networks", tag = "networks",
+    responses((status = 200, body = NetworkList), (status = 401, body = ProblemBody), (status = 403, body = ProblemBody), (status = 503, body = ProblemBody)))]
+pub async fn list_networks(State(app): State<App>, caller: Caller) -> Result<Answer, Problem> {
+    caller.require(Scope::OrdersRead)?;
+    let now = clock::now();
+    let data = app
+        .gateway
+        .networks()
+        .values()
+        .map(|part| {
+            let head = part.state().head;
+            NetworkView {
+                network: part.config.name.to_string(),
+                kind: part.config.kind.name().to_owned(),
+                chain_id: part.config.chain_id,
+                token: part.config.token.clone(),
+                decimals: part.config.decimals,
+                status: part.health(now).name().to_owned(),
+                settled: head.as_ref().and_then(|head| head.settled(part.config.confirmations)).map(|mark| mark.number),
+                head: head.map(|head| head.tip.number),
+                lag_seconds: part.lag(now).map(Span::secs),
+            }
+        })
+        .collect();
+    Ok(Answer::json(StatusCode::OK, &NetworkList { data }))
+}

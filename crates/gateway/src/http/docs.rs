@@ -1,0 +1,59 @@
+//! The OpenAPI document, made from the calls themselves, and a page to read it offline.
+
+use axum::Router;
+use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityScheme};
+use utoipa::{Modify, OpenApi};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+use utoipa_swagger_ui::SwaggerUi;
+
+use super::{App, ProblemBody, api, wallets};
+
+/// What the document says besides its calls.
+#[derive(OpenApi)]
+#[openapi(
+    info(title = "Tidegate", description = "A self-hosted USDT payment gateway: TRON, Ethereum and other EVM networks.\n\nAmounts are decimal strings in USDT, times RFC 3339 UTC. Errors are RFC 9457 problems with a stable `code`. Every answer has `X-Request-Id`.", license(name = "MIT OR Apache-2.0")),
+    components(schemas(ProblemBody)),
+    modifiers(&Bearer),
+    security(("api_key" = [])),
+    tags((name = "orders", description = "What shops do"), (name = "networks", description = "What is on offer"), (name = "wallets", description = "The wallet pool, for operators"))
+)]
+struct Document;
+
+/// API keys as bearer tokens.
+struct Bearer;
+
+impl Modify for Bearer {
+    fn modify(&self, document: &mut utoipa::openapi::OpenApi) {
+        let mut scheme = Http::new(HttpAuthScheme::Bearer);
+        scheme.description = Some("An API key: `tg_live_…` or `tg_test_…`, made by `tidegate api-key create`".into());
+        document.components.get_or_insert_default().add_security_scheme("api_key", SecurityScheme::Http(scheme));
+    }
+}
+
+/// The calls and the document that describes them.
+pub fn routes() -> (Router<App>, utoipa::openapi::OpenApi) {
+    OpenApiRouter::with_openapi(Document::openapi())
+        .routes(routes!(api::create_order, api::list_orders))
+        .routes(routes!(api::get_order))
+        .routes(routes!(api::order_events))
+        .routes(routes!(api::choose_option))
+        .routes(routes!(api::cancel_order))
+        .routes(routes!(api::list_networks))
+        .routes(routes!(wallets::generate_wallets))
+        .routes(routes!(wallets::import_wallet))
+        .routes(routes!(wallets::list_wallets))
+        .routes(routes!(wallets::get_wallet))
+        .split_for_parts()
+}
+
+/// `/openapi.json` and `/docs`.
+pub fn pages(document: utoipa::openapi::OpenApi) -> Router {
+    Router::new().merge(SwaggerUi::new("/docs").url("/openapi.json", document))
+}
+
+/// The OpenAPI document as JSON.
+#[must_use]
+pub fn document() -> String {
+    routes().1.to_pretty_json().unwrap_or_default()
+}

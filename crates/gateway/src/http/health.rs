@@ -1,0 +1,96 @@
+//! Is it alive, is it ready, and how do its chains do?
+
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::routing::get;
+use axum::{Json, Router};
+use serde_json::{Map, Value, json};
+use tidegate_rules::time::{Span, Time};
+
+use super::App;
+use crate::clock;
+use crate::gateway::{NetworkHealth, NetworkPart};
+
+/// A head this far ahead of our clock is worth a look.
+const AHEAD_MAX: Span = Span::from_secs(15);
+
+pub fn routes() -> Router<App> {
+    Router::new().route("/health/live", get(live)).route("/health/ready", get(ready)).route("/health/blockchain", get(blockchain))
+}
+
+/// Alive, whatever its dependencies do.
+async fn live() -> Json<Value> {
+    Json(json!({ "status": "alive" }))
+}
+
+/// Ready once the database answers and every network has stored its first cursor, or is known to be
+/// out of reach.
+async fn ready(State(app): State<App>) -> (StatusCode, Json<Value>) {
+    let now = clock::now();
+    let database = app.gateway.store.ping().await.is_ok();
+    let networks: Map<String, Value> =
+        app.gateway.networks().iter().map(|(name, part)| (name.to_string(), json!(part.health(now).name()))).collect();
+    let started = app.gateway.networks().values().all(|part| part.health(now) != NetworkHealth::Starting);
+    let ready = database && started;
+    let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    (
+        status,
+        Json(
+            json!({ "status": if ready { "ready" } else { "starting" }, "database": if database { "up" } else { "down" }, "networks": networks }),
+        ),
+    )
+}
+
+/// How each chain and the database do.
+async fn blockchain(State(app): State<App>) -> (StatusCode, Json<Value>) {
+    let now = clock::now();
+    let database = app.gateway.store.ping().await.is_ok();
+    let mut details: Map<String, Value> =
+        app.gateway.networks().iter().map(|(name, part)| (name.to_string(), network(part, now))).collect();
+    let grade = |value: &Value| {
+        value.get("status").and_then(Value::as_str).map_or(2, |status| match status {
+            "healthy" => 0,
+            "degraded" => 1,
+            _ => 2,
+        })
+    };
+    let grades: Vec<u8> = details.values().map(grade).collect();
+    details.insert("database".into(), json!({ "status": if database { "healthy" } else { "unhealthy" } }));
+    // One chain's trouble does not hide the others: unhealthy is when none works.
+    let status = match (database, grades.iter().min(), grades.iter().max()) {
+        (false, ..) | (true, Some(2), _) => "unhealthy",
+        (true, _, Some(0) | None) => "healthy",
+        _ => "degraded",
+    };
+    let code = if status == "unhealthy" { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::OK };
+    (code, Json(json!({ "status": status, "details": details })))
+}
+
+fn network(part: &NetworkPart, now: Time) -> Value {
+    let state = part.state();
+    let health = part.health(now);
+    let ahead = state.newest.is_some_and(|newest| newest > now.plus(AHEAD_MAX));
+    let failing = state.failing.is_some();
+    let status = match health {
+        NetworkHealth::Following if ahead || failing => "degraded",
+        NetworkHealth::Following => "healthy",
+        NetworkHealth::Starting | NetworkHealth::Lagging => "degraded",
+        NetworkHealth::Unreachable | NetworkHealth::Halted => "unhealthy",
+    };
+    let endpoints: Vec<Value> = part
+        .chain
+        .endpoints()
+        .into_iter()
+        .map(|endpoint| json!({ "name": endpoint.name, "available": endpoint.available, "calls": endpoint.calls, "failures": endpoint.failures, "last_error": endpoint.last_error }))
+        .collect();
+    json!({
+        "status": status,
+        "following": health.name(),
+        "head": state.head.as_ref().map(|head| head.tip.number),
+        "finalized": state.head.as_ref().and_then(|head| head.finalized),
+        "lag_seconds": part.lag(now).map(Span::secs),
+        "halted": state.halted,
+        "last_failure": state.failing,
+        "endpoints": endpoints,
+    })
+}

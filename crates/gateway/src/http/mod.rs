@@ -1,0 +1,183 @@
+//! The gateway over HTTP: which call goes where, and what every answer has.
+//!
+//! Handlers read the request, ask the rest of the program, and write the answer; nothing is
+//! decided here. Whatever is refused is a [`Problem`].
+
+mod api;
+mod auth;
+mod docs;
+mod health;
+mod idempotency;
+mod pay;
+mod request;
+mod wallets;
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{DefaultBodyLimit, Request};
+use axum::http::header::{CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
+use axum::http::{HeaderName, HeaderValue, StatusCode};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use utoipa::ToSchema;
+
+use crate::clock;
+use crate::gateway::Gateway;
+use crate::problem::{FieldError, Problem};
+
+pub use auth::{SCOPES, hash_key};
+pub use docs::document;
+pub use wallets::{WalletPage, WalletView};
+
+/// The largest body of a request.
+const BODY_MAX: usize = 256 * 1024;
+
+/// How long requests under way may take after a stop was asked for.
+const DRAIN_MAX: Duration = Duration::from_secs(4);
+
+/// The header that names a request.
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+tokio::task_local! {
+    static CURRENT: String;
+}
+
+/// The name of the request that is being answered.
+fn request_id() -> String {
+    CURRENT.try_with(Clone::clone).unwrap_or_default()
+}
+
+/// What handlers share.
+#[derive(Clone)]
+pub struct App {
+    gateway: Arc<Gateway>,
+    keys: Arc<auth::Keys>,
+    stop: watch::Receiver<bool>,
+}
+
+/// Every call of the gateway.
+fn router(app: App) -> Router {
+    let (api, document) = docs::routes();
+    Router::new()
+        .merge(api)
+        .merge(health::routes())
+        .merge(pay::routes())
+        .with_state(app)
+        .merge(docs::pages(document))
+        .fallback(|| async { Problem::not_found("page or call") })
+        .method_not_allowed_fallback(|| async {
+            Problem::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "this call exists with another method; see the Allow header")
+        })
+        .layer(DefaultBodyLimit::max(BODY_MAX))
+        .layer(middleware::from_fn(around))
+}
+
+/// What every answer has: a request id, and a problem in place of a panic.
+async fn around(request: Request, next: Next) -> Response {
+    let id = hex::encode(clock::random::<12>());
+    let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+    let started = tokio::time::Instant::now();
+    let scoped = CURRENT.scope(id.clone(), async move {
+        // A task of its own turns a panic into an error that can be answered.
+        match tokio::spawn(CURRENT.scope(request_id(), next.run(request))).await {
+            Ok(response) => response,
+            Err(error) => {
+                tracing::error!(request_id = request_id(), %error, "a request broke");
+                Problem::internal().into_response()
+            }
+        }
+    });
+    let mut response = scoped.await;
+    let headers = response.headers_mut();
+    if let Ok(value) = HeaderValue::from_str(&id) {
+        headers.insert(REQUEST_ID, value);
+    }
+    headers.insert("x-content-type-options", HeaderValue::from_static("nosniff"));
+    headers.insert("referrer-policy", HeaderValue::from_static("no-referrer"));
+    tracing::debug!(request_id = id, %method, path, status = response.status().as_u16(), took_us = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX), "request");
+    response
+}
+
+/// A problem as it is sent.
+#[derive(Serialize, ToSchema)]
+pub struct ProblemBody {
+    /// A name for the kind of problem.
+    #[serde(rename = "type")]
+    #[schema(example = "urn:tidegate:problem:invalid_request")]
+    kind: String,
+    /// The status in words.
+    #[schema(example = "Unprocessable Entity")]
+    title: String,
+    /// The status.
+    #[schema(example = 422)]
+    status: u16,
+    /// What happened and what to do.
+    #[schema(example = "/amount: expected at least 1.000000")]
+    detail: String,
+    /// A stable name for programs.
+    #[schema(example = "invalid_request")]
+    code: String,
+    /// The name of the request, as in the log.
+    request_id: String,
+    /// What is wrong with which part of the request.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    errors: Vec<FieldError>,
+}
+
+impl From<&Problem> for ProblemBody {
+    fn from(problem: &Problem) -> Self {
+        Self {
+            kind: format!("urn:tidegate:problem:{}", problem.code),
+            title: problem.title().to_owned(),
+            status: problem.status.as_u16(),
+            detail: problem.detail.clone(),
+            code: problem.code.to_owned(),
+            request_id: request_id(),
+            errors: problem.errors.clone(),
+        }
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let body = serde_json::to_string(&ProblemBody::from(&self)).unwrap_or_default();
+        let mut response = Response::new(Body::from(body));
+        *response.status_mut() = self.status;
+        let headers = response.headers_mut();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        if let Some(seconds) = self.retry_after_s {
+            headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        if self.status == StatusCode::UNAUTHORIZED {
+            headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        response
+    }
+}
+
+/// Answers until `stop` says so, then lets requests under way finish.
+///
+/// # Errors
+/// When the listener breaks.
+pub async fn serve(gateway: Arc<Gateway>, listener: TcpListener, stop: watch::Receiver<bool>) -> std::io::Result<()> {
+    let app = App { gateway, keys: Arc::default(), stop: stop.clone() };
+    let server = axum::serve(listener, router(app)).with_graceful_shutdown(stopped(stop.clone()));
+    tokio::select! {
+        outcome = server.into_future() => outcome,
+        () = async { stopped(stop).await; tokio::time::sleep(DRAIN_MAX).await } => Ok(()),
+    }
+}
+
+/// Ends when a stop is asked for.
+fn stopped(mut stop: watch::Receiver<bool>) -> impl Future<Output = ()> + Send + 'static {
+    async move {
+        let _ = stop.wait_for(|stop| *stop).await;
+    }
+}

@@ -1,0 +1,135 @@
+//! Reads requests strictly: bodies as JSON with every field known, queries likewise. What is wrong
+//! is said with a pointer to it.
+
+use axum::body::Bytes;
+use axum::extract::{FromRequest, FromRequestParts, Query, Request};
+use axum::http::header::CONTENT_TYPE;
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, StatusCode};
+use serde::de::DeserializeOwned;
+
+use super::{App, BODY_MAX};
+use crate::problem::Problem;
+
+/// A body and what belongs to it, not yet read as JSON.
+pub struct RawBody {
+    /// The headers of the request.
+    pub headers: HeaderMap,
+    /// Method and path, which name the call for idempotency keys.
+    pub call: String,
+    /// The bytes.
+    pub bytes: Bytes,
+}
+
+impl FromRequest<App> for RawBody {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, app: &App) -> Result<Self, Problem> {
+        let headers = request.headers().clone();
+        let call = format!("{} {}", request.method(), request.uri().path());
+        let bytes = Bytes::from_request(request, app).await.map_err(|rejection| {
+            if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE {
+                Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", format!("expected a body of at most {BODY_MAX} bytes"))
+            } else {
+                Problem::malformed("the body ended before it was complete")
+            }
+        })?;
+        Ok(Self { headers, call, bytes })
+    }
+}
+
+impl RawBody {
+    /// The body as JSON of a known form. `EMPTY` bodies are read as `{}` where every field is
+    /// optional anyway.
+    pub fn json<T: DeserializeOwned>(&self, empty: EmptyBody) -> Result<T, Problem> {
+        if self.bytes.is_empty() && empty == EmptyBody::MeansNoFields {
+            return parse(b"{}");
+        }
+        let kind = self.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or("");
+        let kind = kind.split(';').next().unwrap_or("").trim();
+        if !kind.eq_ignore_ascii_case("application/json") {
+            return Err(Problem::new(
+                StatusCode::UNSUPPORTED_MEDIA_TYPE,
+                "unsupported_media_type",
+                "expected Content-Type: application/json",
+            ));
+        }
+        parse(&self.bytes)
+    }
+}
+
+/// What an empty body means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EmptyBody {
+    /// An error: the call has fields that it needs.
+    IsMalformed,
+    /// An object without fields.
+    MeansNoFields,
+}
+
+/// Reads JSON and says what is wrong where.
+fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
+    let mut reader = serde_json::Deserializer::from_slice(bytes);
+    let value = serde_path_to_error::deserialize(&mut reader).map_err(|error| {
+        let path = error.path().clone();
+        let error = error.into_inner();
+        if !error.is_data() {
+            return Problem::malformed(format!("the body is not JSON: {}", position(&error)));
+        }
+        invalid(&pointer(&path), &error.to_string())
+    })?;
+    reader.end().map_err(|error| Problem::malformed(format!("the body is not one JSON document: {}", position(&error))))?;
+    Ok(value)
+}
+
+fn position(error: &serde_json::Error) -> String {
+    let text = error.to_string();
+    let what = text.split(" at line ").next().unwrap_or("").to_owned();
+    format!("{what} at line {}, column {}", error.line(), error.column())
+}
+
+/// A path as a JSON pointer (RFC 6901).
+fn pointer(path: &serde_path_to_error::Path) -> String {
+    use serde_path_to_error::Segment;
+    path.iter()
+        .map(|segment| match segment {
+            Segment::Seq { index } => format!("/{index}"),
+            Segment::Map { key } => format!("/{}", key.replace('~', "~0").replace('/', "~1")),
+            Segment::Enum { variant } => format!("/{variant}"),
+            Segment::Unknown => String::new(),
+        })
+        .collect()
+}
+
+/// What serde says, as a pointer and an expectation.
+fn invalid(parent: &str, message: &str) -> Problem {
+    let message = message.split(" at line ").next().unwrap_or(message);
+    let quoted = |prefix: &str| message.strip_prefix(prefix).and_then(|rest| rest.split('`').next());
+    if let Some(field) = quoted("unknown field `") {
+        // The path ends at the unknown field itself.
+        let at = if parent.ends_with(&format!("/{field}")) { parent.to_owned() } else { format!("{parent}/{field}") };
+        let expected = message.split_once("expected ").map_or("no such field", |(_, expected)| expected);
+        return Problem::invalid(&at, format!("this field is not known; expected {expected}"));
+    }
+    if let Some(field) = quoted("missing field `") {
+        return Problem::invalid(&format!("{parent}/{field}"), "this field is needed");
+    }
+    Problem::invalid(if parent.is_empty() { "/" } else { parent }, message)
+}
+
+/// A query whose every name is known.
+pub struct Params<T>(pub T);
+
+impl<T: DeserializeOwned> FromRequestParts<App> for Params<T> {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &App) -> Result<Self, Problem> {
+        let Query(query) = Query::<T>::try_from_uri(&parts.uri).map_err(|rejection| {
+            let text = rejection.body_text();
+            let message = text.rsplit(": ").next().unwrap_or(&text).to_owned();
+            let name = text.split('`').nth(1).unwrap_or("query").to_owned();
+            Problem::invalid(&name, message)
+        })?;
+        Ok(Self(query))
+    }
+}

@@ -1,0 +1,338 @@
+//! Delivers webhooks: takes what is due from the outbox, signs it, sends it, notes the outcome.
+//!
+//! At least once, with the same id in every try (I10). A receiver is an origin; each has a few
+//! places of its own, so one that is slow or dead delays nobody else. When a try is due is decided
+//! in `rules::notify`.
+
+use std::collections::{HashMap, HashSet};
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use reqwest::dns::{Addrs, Name, Resolve, Resolving};
+use tidegate_rules::alert::AlertKind;
+use tidegate_rules::changes::{Changes, DeliveryChange, DeliveryState};
+use tidegate_rules::id::{DeliveryId, OrderId};
+use tidegate_rules::notify::{next_try, secret_bytes, signature};
+use tidegate_rules::time::{Span, Time};
+use tokio::sync::{broadcast, watch};
+use tokio::task::JoinSet;
+
+use crate::clock;
+use crate::gateway::{Gateway, Wake};
+use crate::store::{DueDelivery, StoreError};
+
+/// How long a receiver may take to answer.
+const ANSWER_MAX: Duration = Duration::from_secs(15);
+
+/// How long connecting may take.
+const CONNECT_MAX: Duration = Duration::from_secs(5);
+
+/// Deliveries under way at once to one receiver.
+const PER_ORIGIN_MAX: usize = 8;
+
+/// Deliveries under way at once to all receivers.
+const AT_ONCE_MAX: usize = 512;
+
+/// Due deliveries read at once.
+const READ_MAX: i64 = 256;
+
+/// How long to wait at most before looking again without a signal.
+const LOOK_AGAIN: Span = Span::from_secs(5);
+
+/// Delivers until `stop` says so; what is under way then is finished or left to the next start.
+pub async fn run(gateway: Arc<Gateway>, mut stop: watch::Receiver<bool>) {
+    let client = match client(gateway.config.webhooks.allow_private_targets) {
+        Ok(client) => client,
+        Err(error) => {
+            tracing::error!(%error, "webhooks cannot be sent");
+            return;
+        }
+    };
+    let mut signals = gateway.listen();
+    let mut under_way = UnderWay::default();
+    loop {
+        let pause = match start_due(&gateway, &client, &mut under_way).await {
+            Ok(pause) => pause,
+            Err(error) => {
+                tracing::warn!(%error, "due webhooks could not be read");
+                LOOK_AGAIN
+            }
+        };
+        tokio::select! {
+            () = tokio::time::sleep(pause.to_std()) => {}
+            () = delivery_signal(&mut signals) => {}
+            Some(ended) = under_way.tasks.join_next(), if !under_way.tasks.is_empty() => under_way.ended(ended.ok()),
+            _ = stop.wait_for(|stop| *stop) => return,
+        }
+    }
+}
+
+/// Waits until somebody says that a delivery may be due.
+async fn delivery_signal(signals: &mut broadcast::Receiver<Wake>) {
+    loop {
+        match signals.recv().await {
+            Ok(Wake::Delivery) | Err(broadcast::error::RecvError::Lagged(_)) => return,
+            Ok(_) => {}
+            Err(broadcast::error::RecvError::Closed) => std::future::pending().await,
+        }
+    }
+}
+
+/// What a delivery takes up while it is under way.
+struct Place {
+    id: DeliveryId,
+    order: OrderId,
+    origin: String,
+}
+
+/// What is being delivered now.
+#[derive(Default)]
+struct UnderWay {
+    tasks: JoinSet<Place>,
+    ids: HashSet<DeliveryId>,
+    /// One at a time for an order, so that a shop that answers hears of things in their order.
+    orders: HashSet<OrderId>,
+    per_origin: HashMap<String, usize>,
+}
+
+impl UnderWay {
+    fn busy_origins(&self) -> Vec<String> {
+        self.per_origin.iter().filter(|(_, count)| **count >= PER_ORIGIN_MAX).map(|(origin, _)| origin.clone()).collect()
+    }
+
+    fn ended(&mut self, place: Option<Place>) {
+        let Some(Place { id, order, origin }) = place else { return };
+        self.ids.remove(&id);
+        self.orders.remove(&order);
+        if let Some(count) = self.per_origin.get_mut(&origin) {
+            *count = count.saturating_sub(1);
+            if *count == 0 {
+                self.per_origin.remove(&origin);
+            }
+        }
+    }
+}
+
+/// Starts what is due and has a place, and says how long to wait for the next.
+async fn start_due(gateway: &Arc<Gateway>, client: &reqwest::Client, under_way: &mut UnderWay) -> Result<Span, StoreError> {
+    while let Some(ended) = under_way.tasks.try_join_next() {
+        under_way.ended(ended.ok());
+    }
+    let now = clock::now();
+    let room = AT_ONCE_MAX.saturating_sub(under_way.tasks.len());
+    if room == 0 {
+        return Ok(LOOK_AGAIN);
+    }
+    // Those under way are still due in the store: read as many more.
+    let under_way_count = i64::try_from(under_way.ids.len()).unwrap_or(i64::MAX);
+    let due = gateway.store.due_deliveries(now, &under_way.busy_origins(), READ_MAX.saturating_add(under_way_count)).await?;
+    for delivery in due.into_iter().take(room.saturating_add(under_way.ids.len())) {
+        let places = under_way.per_origin.get(&delivery.origin).copied().unwrap_or(0);
+        if places >= PER_ORIGIN_MAX || under_way.ids.contains(&delivery.id) || !under_way.orders.insert(delivery.order) {
+            continue;
+        }
+        under_way.ids.insert(delivery.id);
+        under_way.per_origin.insert(delivery.origin.clone(), places.saturating_add(1));
+        let (gateway, client) = (Arc::clone(gateway), client.clone());
+        under_way.tasks.spawn(async move {
+            let place = Place { id: delivery.id, order: delivery.order, origin: delivery.origin.clone() };
+            deliver(&gateway, &client, &delivery).await;
+            place
+        });
+    }
+    let next = gateway.store.next_delivery_at().await?;
+    let until_next = next.map_or(LOOK_AGAIN, |next| next.since(now));
+    // What is due now and not started waits for a place: a task that ends wakes us.
+    Ok(if until_next == Span::ZERO { LOOK_AGAIN } else { until_next.min(LOOK_AGAIN) })
+}
+
+/// Makes one try and notes what came of it.
+async fn deliver(gateway: &Gateway, client: &reqwest::Client, delivery: &DueDelivery) {
+    let sent_at = clock::now();
+    let outcome = send(gateway, client, delivery, sent_at).await;
+    let at = clock::now();
+    let tries = delivery.tries.saturating_add(1);
+    let (code, error) = match &outcome {
+        Ok(code) => (Some(*code), None),
+        Err(Failure { code, reason }) => (*code, Some(reason.clone())),
+    };
+    let state = match (&error, next_try(delivery.event_at, tries, at)) {
+        (None, _) => DeliveryState::Delivered,
+        (Some(_), Some(due)) => DeliveryState::Due(due),
+        (Some(_), None) => DeliveryState::Failed,
+    };
+    match &error {
+        None => tracing::info!(event = delivery.event_id, kind = delivery.kind, origin = delivery.origin, tries, "webhook delivered"),
+        Some(reason) => tracing::warn!(
+            event = delivery.event_id,
+            kind = delivery.kind,
+            origin = delivery.origin,
+            tries,
+            "webhook not accepted: {reason}"
+        ),
+    }
+    let mut changes = Changes { deliveries: vec![DeliveryChange { id: delivery.id, tries, state, code, error, at }], ..Changes::default() };
+    if state == DeliveryState::Failed {
+        let detail = format!("{} was not accepted by {} in {tries} tries over 24 hours", delivery.kind, delivery.origin);
+        changes.alerts.push(Gateway::alert(AlertKind::WebhookFailed, &delivery.event_id, detail, at));
+    }
+    // If this is lost the try is made again: at least once.
+    if let Err(error) = gateway.store.commit(changes).await {
+        tracing::error!(%error, event = delivery.event_id, "the outcome of a webhook could not be stored");
+    }
+}
+
+/// Why a try failed.
+struct Failure {
+    code: Option<u16>,
+    reason: String,
+}
+
+impl Failure {
+    fn because(reason: impl Into<String>) -> Self {
+        Self { code: None, reason: reason.into() }
+    }
+}
+
+/// Signs and sends; the status code of an answer that accepts.
+async fn send(gateway: &Gateway, client: &reqwest::Client, delivery: &DueDelivery, at: Time) -> Result<u16, Failure> {
+    let url = reqwest::Url::parse(&delivery.url).map_err(|_| Failure::because("the address is not a URL"))?;
+    if !gateway.config.webhooks.allow_private_targets && literal_ip(&url).is_some_and(|ip| !is_public(ip)) {
+        return Err(Failure::because(PRIVATE_TARGET));
+    }
+    let merchant = gateway.merchant(delivery.merchant).await.map_err(|error| Failure::because(error.to_string()))?;
+    let secret = gateway.webhook_secret(&merchant).map_err(Failure::because)?;
+    let text = std::str::from_utf8(&secret).unwrap_or_default();
+    let secret = secret_bytes(text).ok_or_else(|| Failure::because("the merchant's webhook secret is damaged"))?;
+    let answer = client
+        .post(url)
+        .header("content-type", "application/json")
+        .header("webhook-id", &delivery.event_id)
+        .header("webhook-timestamp", at.secs().to_string())
+        .header("webhook-signature", signature(&secret, &delivery.event_id, at.secs(), delivery.body.as_bytes()))
+        .body(delivery.body.clone())
+        .send()
+        .await
+        .map_err(|error| Failure::because(reason(&error)))?;
+    let status = answer.status();
+    if status.is_success() {
+        return Ok(status.as_u16());
+    }
+    Err(Failure { code: Some(status.as_u16()), reason: format!("the receiver answered {status}") })
+}
+
+/// The innermost cause of a failed request, without its URL, which may hold a secret.
+fn reason(error: &reqwest::Error) -> String {
+    if error.is_timeout() {
+        return format!("no answer within {} s", ANSWER_MAX.as_secs());
+    }
+    let mut cause: &dyn std::error::Error = error;
+    while let Some(source) = cause.source() {
+        cause = source;
+    }
+    if std::ptr::eq(cause, std::ptr::from_ref(error).cast::<reqwest::Error>()) {
+        "the request failed".to_owned()
+    } else {
+        cause.to_string()
+    }
+}
+
+const PRIVATE_TARGET: &str = "the address is private, loopback or link-local; webhooks.allow_private_targets allows such receivers";
+
+/// A client that follows no redirects, uses no proxy of the environment, and connects to public
+/// addresses only unless told otherwise. Names are checked where they are resolved, so a name that
+/// changes its mind between check and use gains nothing.
+#[allow(clippy::disallowed_methods, reason = "webhooks have their own client with its own limits")]
+fn client(allow_private: bool) -> Result<reqwest::Client, reqwest::Error> {
+    // Says so if another provider is installed already, which is as good.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let builder = reqwest::Client::builder()
+        .redirect(reqwest::redirect::Policy::none())
+        .no_proxy()
+        .connect_timeout(CONNECT_MAX)
+        .timeout(ANSWER_MAX)
+        .user_agent(concat!("tidegate/", env!("CARGO_PKG_VERSION")));
+    if allow_private { builder.build() } else { builder.dns_resolver(Arc::new(PublicOnly)).build() }
+}
+
+/// The address a URL names without a name to resolve.
+fn literal_ip(url: &reqwest::Url) -> Option<IpAddr> {
+    url.host_str()?.trim_start_matches('[').trim_end_matches(']').parse().ok()
+}
+
+/// Resolves names to public addresses only.
+struct PublicOnly;
+
+impl Resolve for PublicOnly {
+    fn resolve(&self, name: Name) -> Resolving {
+        Box::pin(async move {
+            let found: Vec<SocketAddr> =
+                tokio::net::lookup_host((name.as_str(), 0)).await?.filter(|address| is_public(address.ip())).collect();
+            if found.is_empty() {
+                return Err(PRIVATE_TARGET.into());
+            }
+            Ok(Box::new(found.into_iter()) as Addrs)
+        })
+    }
+}
+
+/// True for an address on the public internet (the registries of RFC 6890, and what embeds others).
+fn is_public(ip: IpAddr) -> bool {
+    match ip {
+        IpAddr::V4(ip) => {
+            let [a, b, c, _] = ip.octets();
+            let shared = a == 100 && (64..128).contains(&b);
+            let reserved = a == 0 || a >= 240 || (a == 192 && b == 0 && c == 0) || (a == 198 && (b == 18 || b == 19));
+            !(ip.is_private() || ip.is_loopback() || ip.is_link_local() || ip.is_multicast() || ip.is_documentation() || shared || reserved)
+        }
+        IpAddr::V6(ip) => {
+            if let Some(embedded) = ip.to_ipv4() {
+                return is_public(IpAddr::V4(embedded));
+            }
+            let [first, second, ..] = ip.segments();
+            let unique_local = first & 0xfe00 == 0xfc00;
+            let link_local = first & 0xffc0 == 0xfe80;
+            // 6to4, NAT64 and Teredo embed IPv4 addresses; documentation is nobody's.
+            let embeds = first == 0x2002 || (first == 0x0064 && second == 0xff9b) || (first == 0x2001 && second == 0);
+            let documentation = first == 0x2001 && second == 0x0db8;
+            !(ip.is_loopback() || ip.is_unspecified() || ip.is_multicast() || unique_local || link_local || embeds || documentation)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_public_internet_is_public() {
+        let table = "
+            8.8.8.8             public
+            1.1.1.1             public
+            2606:4700::1111     public
+            127.0.0.1           private
+            10.1.2.3            private
+            172.16.0.1          private
+            192.168.1.1         private
+            169.254.169.254     private
+            100.64.0.1          private
+            0.0.0.0             private
+            255.255.255.255     private
+            224.0.0.1           private
+            198.18.0.1          private
+            ::1                 private
+            ::                  private
+            fe80::1             private
+            fd00::1             private
+            ::ffff:127.0.0.1    private
+            ::ffff:10.0.0.1     private
+            64:ff9b::7f00:1     private
+            2002:7f00:1::       private";
+        for line in table.lines().map(str::trim).filter(|line| !line.is_empty()) {
+            let (ip, expected) = line.split_once(' ').unwrap();
+            let found = if is_public(ip.parse().unwrap()) { "public" } else { "private" };
+            assert_eq!(found, expected.trim(), "{ip}");
+        }
+    }
+}

@@ -1,0 +1,251 @@
+//! Puts a gateway together from its configuration: opens the database, unlocks the vault, reaches
+//! the chains, and refuses with a sentence that says what to change.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tidegate_chain::endpoints::{EndpointConfig, Endpoints};
+use tidegate_chain::evm::{self, EvmChain, EvmConfig};
+use tidegate_chain::tron::{self, TronChain, TronConfig};
+use tidegate_chain::{Chain, Identity};
+use tidegate_rules::block::Network;
+use tidegate_rules::id::{KeyId, MerchantId};
+use tidegate_rules::notify::secret_text;
+use tidegate_vault::{Binding, MasterKey, OsEntropy, Salt, Vault};
+
+use crate::clock;
+use crate::config::{Config, Kind, NetworkConfig};
+use crate::gateway::{Gateway, Mode};
+use crate::http;
+use crate::store::{ApiKeyRow, MerchantRow, Migrate, Store};
+
+/// The merchant that exists from the start.
+pub const MAIN_MERCHANT: &str = "main";
+
+/// How long a network may take to say what it is before the gateway starts without it.
+const IDENTITY_MAX: Duration = Duration::from_secs(10);
+
+/// Why a command cannot go on, as a sentence for the operator.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct Sorry(pub String);
+
+impl Sorry {
+    /// A sentence.
+    pub fn new(text: impl Into<String>) -> Self {
+        Self(text.into())
+    }
+}
+
+macro_rules! sorry_from {
+    ($($error:ty),*) => {$(
+        impl From<$error> for Sorry {
+            fn from(error: $error) -> Self {
+                Self(error.to_string())
+            }
+        }
+    )*};
+}
+sorry_from!(crate::config::ConfigError, crate::store::StoreError, std::io::Error, tidegate_chain::Error);
+
+impl From<crate::problem::Problem> for Sorry {
+    fn from(problem: crate::problem::Problem) -> Self {
+        Self(problem.detail)
+    }
+}
+
+/// Opens the database of the configuration.
+///
+/// # Errors
+/// With a sentence about the URL, the file, the server or the schema.
+pub async fn open_store(config: &Config, migrate: Migrate) -> Result<Store, Sorry> {
+    Ok(Store::open(&config.database.url.expose(), config.database.pool_size, config.database.pool_timeout.to_std(), migrate).await?)
+}
+
+/// Unlocks the vault: the master key of the configuration, the salt of the configuration or of the
+/// database, and the check value that tells whether both are those of this database.
+///
+/// # Errors
+/// For a missing, weak or wrong key or salt.
+pub async fn unlock(config: &Config, store: &Store) -> Result<Vault, Sorry> {
+    let text = config.master_key.as_ref().ok_or_else(|| {
+        Sorry::new("WALLET_MASTER_KEY is missing: expected 64 hex digits or the base64 of 32 bytes; run `tidegate key new`, keep the key safe, and set WALLET_MASTER_KEY or WALLET_MASTER_KEY_FILE")
+    })?;
+    let key = MasterKey::parse(text.expose()).map_err(|error| Sorry(format!("WALLET_MASTER_KEY: {error}")))?;
+    let salt = match &config.salt {
+        Some(salt) => Salt::parse(salt.expose()).map_err(|error| Sorry(format!("ENCRYPTION_SALT: {error}")))?,
+        None => {
+            let stored = store.setting_or("encryption_salt", &Salt::generate(&mut OsEntropy).to_hex()).await?;
+            Salt::parse(&stored).map_err(|error| Sorry(format!("the salt in the database: {error}")))?
+        }
+    };
+    // Argon2 takes a moment of one core.
+    let vault = tokio::task::spawn_blocking(move || Vault::unlock(&key, &salt))
+        .await
+        .map_err(|error| Sorry(error.to_string()))?
+        .map_err(|error| Sorry(error.to_string()))?;
+    let check = store.setting_or("vault_check", &vault.check_value()).await?;
+    if !vault.verify_check(&check) {
+        let salt = if config.salt.is_some() { "WALLET_MASTER_KEY or ENCRYPTION_SALT is" } else { "WALLET_MASTER_KEY is" };
+        return Err(Sorry(format!(
+            "{salt} not the one that this database was made with: expected the key it was first started with; nothing can be opened with another"
+        )));
+    }
+    Ok(vault)
+}
+
+/// A chain for every network of the configuration. Speaks to nobody yet.
+///
+/// # Errors
+/// For a token address that is none of its chain.
+pub fn chains(config: &Config) -> Result<BTreeMap<Network, Arc<dyn Chain>>, Sorry> {
+    config.networks.iter().map(|network| Ok((network.name.clone(), chain(network)?))).collect()
+}
+
+fn chain(network: &NetworkConfig) -> Result<Arc<dyn Chain>, Sorry> {
+    let endpoints = network
+        .rpc
+        .iter()
+        .map(|rpc| EndpointConfig {
+            headers: rpc.headers.iter().map(|(name, value)| (name.clone(), value.expose().to_owned())).collect(),
+            requests_per_second: network.requests_per_second,
+            requests_per_day: network.requests_per_day,
+            ..EndpointConfig::new(rpc.url.expose().clone())
+        })
+        .collect();
+    let jitter = Box::new(|| u64::from_ne_bytes(clock::random()));
+    let endpoints = Endpoints::new(&network.name, endpoints, jitter)?;
+    let bad_token = |expected: &str| Sorry(format!("networks.{}.token: expected {expected}, found {:?}", network.name, network.token));
+    Ok(match network.kind {
+        Kind::Evm => {
+            let token = evm::parse_address(&network.token)
+                .ok_or_else(|| bad_token("a contract address of 0x and 40 hex digits with a right checksum"))?;
+            Arc::new(EvmChain::new(EvmConfig { range_max: network.range_max, ..EvmConfig::new(network.chain_id, token) }, endpoints))
+        }
+        Kind::Tron => {
+            let token =
+                tron::parse_address(&network.token).ok_or_else(|| bad_token("a contract address of 34 characters that starts with T"))?;
+            Arc::new(TronChain::new(TronConfig { chain_id: network.chain_id, token }, endpoints))
+        }
+    })
+}
+
+/// What is wrong with what a network says of itself, as a sentence.
+#[must_use]
+pub fn mismatch(network: &NetworkConfig, found: &Identity) -> Option<String> {
+    let name = &network.name;
+    if found.chain_id != network.chain_id {
+        return Some(format!(
+            "networks.{name}.chain_id is {}, but its endpoints are on chain {}: change chain_id or rpc",
+            network.chain_id, found.chain_id
+        ));
+    }
+    if found.decimals != network.decimals {
+        return Some(format!(
+            "networks.{name}.decimals is {}, but the contract {} says {}: change decimals or token",
+            network.decimals, network.token, found.decimals
+        ));
+    }
+    None
+}
+
+/// Asks every network what it is. One that does not answer now is reported by its health later;
+/// one that is not what the configuration says refuses the start.
+async fn check_identities(config: &Config, chains: &BTreeMap<Network, Arc<dyn Chain>>) -> Result<(), Sorry> {
+    let mut asking = tokio::task::JoinSet::new();
+    for network in &config.networks {
+        let Some(chain) = chains.get(&network.name).cloned() else { continue };
+        let network = network.clone();
+        asking.spawn(async move { (tokio::time::timeout(IDENTITY_MAX, chain.identity()).await, network) });
+    }
+    while let Some(asked) = asking.join_next().await {
+        let (answer, network) = asked.map_err(|error| Sorry(error.to_string()))?;
+        match answer {
+            Ok(Ok(found)) => {
+                if let Some(wrong) = mismatch(&network, &found) {
+                    return Err(Sorry(wrong));
+                }
+            }
+            Ok(Err(error)) if !error.is_transient() => return Err(Sorry(format!("networks.{}: {error}", network.name))),
+            Ok(Err(error)) => tracing::warn!(network = %network.name, %error, "the network does not answer; starting without it"),
+            Err(_) => tracing::warn!(network = %network.name, "the network does not answer in time; starting without it"),
+        }
+    }
+    Ok(())
+}
+
+/// A gateway against real networks, ready to run.
+///
+/// # Errors
+/// With a sentence that says what to change.
+pub async fn gateway(config: Config, migrate: Migrate) -> Result<Arc<Gateway>, Sorry> {
+    let store = open_store(&config, migrate).await?;
+    let vault = unlock(&config, &store).await?;
+    ensure_main_merchant(&store, &vault).await?;
+    let chains = chains(&config)?;
+    let mode = if is_live(&config) { Mode::Live } else { Mode::Test };
+    Ok(Gateway::new(config, store, vault, mode, &chains))
+}
+
+/// As [`gateway`], and every network that answers is what the configuration says.
+///
+/// # Errors
+/// With a sentence that says what to change.
+pub async fn checked_gateway(config: Config, migrate: Migrate) -> Result<Arc<Gateway>, Sorry> {
+    let gateway = gateway(config, migrate).await?;
+    let chains = gateway.networks().iter().map(|(name, part)| (name.clone(), Arc::clone(&part.chain))).collect();
+    check_identities(&gateway.config, &chains).await?;
+    Ok(gateway)
+}
+
+/// True when any network's token is worth money.
+#[must_use]
+pub fn is_live(config: &Config) -> bool {
+    config.networks.iter().any(NetworkConfig::is_live)
+}
+
+/// The merchant `main` exists from the start.
+///
+/// # Errors
+/// When the store does not answer.
+pub async fn ensure_main_merchant(store: &Store, vault: &Vault) -> Result<(), Sorry> {
+    if store.merchants().await?.iter().any(|merchant| merchant.name == MAIN_MERCHANT) {
+        return Ok(());
+    }
+    // Another process may be first: then its merchant is the one.
+    add_merchant(store, vault, MAIN_MERCHANT, None).await?;
+    Ok(())
+}
+
+/// Adds a merchant with a new webhook secret: the row and the secret, or `None` when the name is
+/// taken.
+///
+/// # Errors
+/// When the store does not answer.
+pub async fn add_merchant(
+    store: &Store,
+    vault: &Vault,
+    name: &str,
+    webhook_url: Option<String>,
+) -> Result<Option<(MerchantRow, String)>, Sorry> {
+    let at = clock::now();
+    let id = MerchantId::new(at, clock::id_bytes());
+    let secret = secret_text(&clock::random::<24>());
+    let sealed = vault.seal(secret.as_bytes(), &Binding::webhook_secret(&id.to_string()), &mut OsEntropy);
+    let row = MerchantRow { id, name: name.to_owned(), webhook_url, webhook_secret: sealed.as_str().to_owned() };
+    Ok(store.add_merchant(&row, at).await?.then_some((row, secret)))
+}
+
+/// Makes an API key: its id and the secret, which is stored only as a hash.
+///
+/// # Errors
+/// When the store does not answer.
+pub async fn add_api_key(store: &Store, merchant: MerchantId, scopes: &[String], livemode: bool) -> Result<(String, String), Sorry> {
+    let at = clock::now();
+    let id = KeyId::new(at, clock::id_bytes()).to_string();
+    let secret = format!("tg_{}_{}", if livemode { "live" } else { "test" }, hex::encode(clock::random::<32>()));
+    let key = ApiKeyRow { id: id.clone(), merchant, scopes: scopes.join(" ") };
+    store.add_api_key(&key, &http::hash_key(&secret), livemode, at).await?;
+    Ok((id, secret))
+}
