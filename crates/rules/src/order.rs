@@ -482,12 +482,15 @@ pub fn confirmations(order: &Order, payments: &[Payment], heads: &Heads) -> u64 
 pub fn advance(order: &Order, payments: &[Payment], heads: &Heads, now: Time) -> Step {
     let mut step = Step::still(order, payments);
     for heads in stages(order, payments, heads) {
-        settle(&mut step, &heads);
         lapse(&mut step);
         reassess(&mut step);
+        // Before anything settles: money in time never waits for that, and the late money of the
+        // very block that ends the order's time comes to an expired order, whenever it is proven.
+        expire(&mut step, &heads, now);
+        settle(&mut step, &heads);
+        update(&mut step);
         let told = tell_late(&mut step);
         pay(&mut step, now);
-        expire(&mut step, &heads, now);
         revert(&mut step);
         alert_late(&mut step, told);
         tell_excess(&mut step);

@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
-use axum::extract::{DefaultBodyLimit, Request};
+use axum::extract::Request;
 use axum::http::header::{CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::http::{HeaderName, HeaderValue, StatusCode};
 use axum::middleware::{self, Next};
@@ -35,9 +35,6 @@ use crate::problem::{FieldError, Problem};
 pub use auth::{SCOPES, hash_key};
 pub use docs::document;
 pub use wallets::{WalletPage, WalletView};
-
-/// The largest body of a request.
-const BODY_MAX: usize = 256 * 1024;
 
 /// How long requests under way may take after a stop was asked for.
 const DRAIN_MAX: Duration = Duration::from_secs(4);
@@ -75,7 +72,6 @@ fn router(app: App) -> Router {
         .method_not_allowed_fallback(|| async {
             Problem::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "this call exists with another method; see the Allow header")
         })
-        .layer(DefaultBodyLimit::max(BODY_MAX))
         .layer(middleware::from_fn(around))
 }
 

@@ -6,10 +6,17 @@ use axum::extract::{FromRequest, FromRequestParts, Query, Request};
 use axum::http::header::CONTENT_TYPE;
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode};
+use futures_util::StreamExt as _;
 use serde::de::DeserializeOwned;
 
-use super::{App, BODY_MAX};
+use super::App;
 use crate::problem::Problem;
+
+/// The largest body of a request.
+const BODY_MAX: usize = 256 * 1024;
+
+/// How much of a body that is too large is read before its sender is cut off.
+const BODY_DISCARD_MAX: usize = 16 * 1024 * 1024;
 
 /// A body and what belongs to it, not yet read as JSON.
 pub struct RawBody {
@@ -24,18 +31,32 @@ pub struct RawBody {
 impl FromRequest<App> for RawBody {
     type Rejection = Problem;
 
-    async fn from_request(request: Request, app: &App) -> Result<Self, Problem> {
+    async fn from_request(request: Request, _: &App) -> Result<Self, Problem> {
         let headers = request.headers().clone();
         let call = format!("{} {}", request.method(), request.uri().path());
-        let bytes = Bytes::from_request(request, app).await.map_err(|rejection| {
-            if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE {
-                Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", format!("expected a body of at most {BODY_MAX} bytes"))
-            } else {
-                Problem::malformed("the body ended before it was complete")
-            }
-        })?;
+        let bytes = read_body(request).await?;
         Ok(Self { headers, call, bytes })
     }
+}
+
+/// The whole body. One that is too large is read on for a while and thrown away: a client that is
+/// still writing does not hear an answer.
+async fn read_body(request: Request) -> Result<Bytes, Problem> {
+    let mut stream = request.into_body().into_data_stream();
+    let (mut body, mut length) = (Vec::new(), 0_usize);
+    while let Some(part) = stream.next().await {
+        let part = part.map_err(|_| Problem::malformed("the body ended before it was complete"))?;
+        length = length.saturating_add(part.len());
+        if length <= BODY_MAX {
+            body.extend_from_slice(&part);
+        } else if length > BODY_DISCARD_MAX {
+            break;
+        }
+    }
+    if length > BODY_MAX {
+        return Err(Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", format!("expected a body of at most {BODY_MAX} bytes")));
+    }
+    Ok(body.into())
 }
 
 impl RawBody {

@@ -27,7 +27,7 @@ const DEVICES = {
 };
 const WORDS = {
   en: { html: "en", pay: "Send your payment", choose: "Choose a network", paid: "Paid", part: "Part of the payment has arrived", expired: "This order has expired" },
-  zh: { html: "zh-CN", pay: "请转账付款", choose: "请选择转账网络", paid: "付款成功", part: "已收到部分款项", expired: "订单已过期" },
+  zh: { html: "zh-CN", pay: "请转账付款", choose: "选择转账网络", paid: "付款成功", part: "已收到部分款项", expired: "订单已过期" },
 };
 
 const browser = await chromium.launch({

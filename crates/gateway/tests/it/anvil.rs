@@ -4,6 +4,7 @@ use std::process::Command;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde_json::{Value, json};
+use tokio::sync::Mutex;
 
 use crate::api::http;
 use crate::evm::{self, Address, Arg, Payer, Unsigned};
@@ -23,6 +24,7 @@ pub struct Anvil {
     pub accounts: Vec<Address>,
     http: reqwest::Client,
     next_id: AtomicU64,
+    sending: Mutex<()>,
     _process: Process,
 }
 
@@ -58,7 +60,7 @@ impl Anvil {
         let mut process = Process::start("anvil", &mut command);
         let address = process.line("its address", |line| line.strip_prefix("Listening on ").map(str::to_owned)).await;
         let mut anvil =
-            Self { url: format!("http://{address}"), accounts: Vec::new(), http: http(), next_id: AtomicU64::new(1), _process: process };
+            Self { url: format!("http://{address}"), accounts: Vec::new(), http: http(), next_id: AtomicU64::new(1), sending: Mutex::default(), _process: process };
         let accounts = anvil.rpc("eth_accounts", json!([])).await;
         anvil.accounts = accounts.as_array().unwrap().iter().map(|account| evm::address(account.as_str().unwrap())).collect();
         anvil
@@ -135,7 +137,16 @@ impl Anvil {
         if let Some(to) = to {
             tx["to"] = json!(evm::text(to));
         }
-        self.rpc("eth_sendTransaction", json!([tx])).await.as_str().unwrap().to_owned()
+        // Anvil picks the nonce, and picks one twice when it mines or is asked again meanwhile.
+        let _one_at_a_time = self.sending.lock().await;
+        for _ in 0..100 {
+            match self.try_rpc("eth_sendTransaction", &json!([tx])).await {
+                Ok(hash) => return hash.as_str().unwrap().to_owned(),
+                Err(error) if error.contains("underpriced") || error.contains("nonce too low") => {}
+                Err(error) => panic!("eth_sendTransaction {tx}: {error}"),
+            }
+        }
+        panic!("eth_sendTransaction {tx}: the node finds no nonce");
     }
 
     /// Sends signed bytes, as any wallet does; gives the hash.

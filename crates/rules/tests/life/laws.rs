@@ -327,7 +327,7 @@ fn every_way_of_being_fed_gives_the_same_store() {
         for (feed, other) in Feed::ALL.iter().zip(&stores) {
             let (mut walk, mut other) = (stores[0].clone(), other.clone());
             // Only one commit for many blocks may skip over a rise; see `a_walk_tells_every_rise`.
-            if *feed == Feed::Batch {
+            if feed.is_batch() {
                 for store in [&mut walk, &mut other] {
                     store.orders.iter_mut().for_each(|order| order.2.retain(|event| event != "order.underpaid"));
                 }

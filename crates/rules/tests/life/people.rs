@@ -111,6 +111,8 @@ fn put_expires_at() {
         order 12.5 tron expires 100                     | pending 0 / 0
         block ethereum 10 @ 500                         | pending 0 / 0
         clock 60                                        | pending 0 / 0
+        extend 99                                       | pending 0 / 0 refused BadExpiry
+        extend 100                                      | pending 0 / 0 refused BadExpiry
         extend 101                                      | pending 0 / 0
         ",
     );

@@ -58,6 +58,19 @@ fn never_for_a_bare_manual_confirmation() {
         block 13: again x                               | paid manual 3 / 3
         ",
     );
+    check(
+        "its return clears the mark once it has settled",
+        "
+        order 12.5 tron depth 2 expires 100             | pending 0 / 0
+        block 11 @ 200                                  | pending 0 / 0
+        block 12: wallet w1 gets 3 as x                 | expired 0 / 0 stray 3 order.expired
+        block 13                                        | expired 0 / 0
+        confirm with x                                  | paid manual 3 / 3 order.paid
+        fork 12; 13                                     | paid reverted 0 / 0 order.payment_reverted alert.payment_reverted
+        block 14: again x                               | paid reverted 3 / 0
+        block 15                                        | paid manual 3 / 3
+        ",
+    );
 }
 
 #[test]

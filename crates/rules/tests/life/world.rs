@@ -25,6 +25,9 @@ pub(crate) enum Feed {
     LateProof,
     /// The whole run in one commit, then one settle pass.
     Batch,
+    /// The whole run in one commit, with everything proven in it that is deep enough. A new
+    /// branch is proven after it was applied, as always.
+    Prompt,
     /// Block by block, each block and each settle pass twice.
     Twice,
     /// Block by block, then the last blocks are rewound and replayed unchanged.
@@ -32,7 +35,12 @@ pub(crate) enum Feed {
 }
 
 impl Feed {
-    pub(crate) const ALL: [Self; 5] = [Self::Single, Self::LateProof, Self::Batch, Self::Twice, Self::Replay];
+    pub(crate) const ALL: [Self; 6] = [Self::Single, Self::LateProof, Self::Batch, Self::Prompt, Self::Twice, Self::Replay];
+
+    /// One commit for many blocks.
+    pub(crate) fn is_batch(self) -> bool {
+        matches!(self, Self::Batch | Self::Prompt)
+    }
 }
 
 /// A transfer as a chain holds it.
@@ -390,7 +398,7 @@ impl World {
     /// A run of new blocks, by the feed's way.
     pub(crate) fn blocks(&mut self, network: &Network, run: Vec<Sim>) {
         match self.feed {
-            Feed::Batch => {
+            Feed::Batch | Feed::Prompt => {
                 self.apply(network, &run, None);
                 self.settle();
             }
@@ -493,6 +501,9 @@ impl World {
                 self.see(network, block, tx);
             }
         }
+        if self.feed == Feed::Prompt && rewind.is_none() {
+            self.prove();
+        }
         self.advance();
     }
 
@@ -573,6 +584,13 @@ impl World {
 
     /// The settle pass: what is deep enough is read a second time, then leases end.
     pub(crate) fn settle(&mut self) {
+        self.prove();
+        self.advance();
+        self.end_leases();
+        self.check();
+    }
+
+    fn prove(&mut self) {
         let heads = self.heads();
         for entry in &mut self.orders {
             for payment in entry.payments.iter_mut().filter(|payment| payment.standing) {
@@ -582,9 +600,6 @@ impl World {
                 }
             }
         }
-        self.advance();
-        self.end_leases();
-        self.check();
     }
 
     // Laws
