@@ -392,22 +392,18 @@ async fn run_dev(options: dev::Options) -> Result<(), Sorry> {
     let stop = stop_on_signal()?;
     let dir = options.data_dir.clone();
     let running = dev::start(options, stop).await?;
-    let dev::Credentials { base_url, api_key, webhook_secret, admin } = &running.credentials;
+    let dev::Credentials { base_url, api_key, webhook_secret, .. } = &running.credentials;
     say(&format!(
         "\nTidegate sandbox: simulated TRON and Ethereum, no real money.\n\n  \
          API             {base_url}/api/v1\n  \
          checkout        {base_url}/pay/<order id>\n  \
-         admin           {base_url}/admin\n  \
          docs            {base_url}/docs\n\n  \
          API key         {api_key}\n  \
-         webhook secret  {webhook_secret}\n  \
-         admin log-in    {} / {}\n\n  \
+         webhook secret  {webhook_secret}\n\n  \
          also in         {}\n\n\
          Create an order, then open its checkout_url and press a button of the sandbox panel:\n\n  \
          curl -s {base_url}/api/v1/orders -H 'Authorization: Bearer {api_key}' \\\n       \
          -H 'Content-Type: application/json' -d '{{\"amount\": \"12.5\", \"network\": \"tron\"}}'\n",
-        admin.email,
-        admin.password,
         dir.join("credentials.json").display(),
     ));
     say(&format!("listening on {base_url}"));

@@ -94,12 +94,6 @@ impl Head {
         let oldest = self.marks.first()?.number;
         self.marks.get(usize::try_from(number.checked_sub(oldest)?).ok()?).copied()
     }
-
-    /// The first kept block after a time, up to `last`.
-    fn first_after(&self, time: Time, last: u64) -> Option<u64> {
-        let index = self.marks.partition_point(|mark| mark.time <= time);
-        self.marks.get(index).map(|mark| mark.number).filter(|number| *number <= last)
-    }
 }
 
 /// The heads of all networks that are followed.
@@ -499,41 +493,27 @@ pub fn advance(order: &Order, payments: &[Payment], heads: &Heads, now: Time) ->
 }
 
 /// The views of the heads to live through: for each network, its settled head held at each height
-/// where something of this order settles or its time runs out, then the heads as they are.
-///
-/// Only one network moves at a time. It is the one whose payments wait to settle, so it comes
-/// first: while another is held at the end of the order's time, long past perhaps, nothing may
-/// settle out of turn.
+/// where something of this order settles, then the heads as they are.
 fn stages(order: &Order, payments: &[Payment], heads: &Heads) -> Vec<Heads> {
-    let open = order.facts.paid.is_none() && order.facts.expired_at.is_none() && order.facts.cancelled_at.is_none();
-    let (mut moving, mut resting) = (Vec::new(), Vec::new());
+    let mut stages = Vec::new();
     for (network, head) in heads {
         let depth = order.terms.depth(network);
         let Some(settled) = head.settled(depth) else { continue };
-        let mut heights: Vec<u64> = payments
-            .iter()
-            .filter(|payment| payment.network == *network && payment.standing && payment.proven && !payment.settled)
-            .map(|payment| payment.block.number)
-            .collect();
-        let stages = if heights.is_empty() { &mut resting } else { &mut moving };
-        let leased = order.leases.iter().any(|lease| lease.network == *network);
-        if open && leased {
-            heights.extend(head.first_after(order.terms.expires_at, settled.number));
-        }
-        heights.retain(|height| *height < settled.number);
+        let waiting =
+            payments.iter().filter(|payment| payment.network == *network && payment.standing && payment.proven && !payment.settled);
+        let mut heights: Vec<u64> = waiting.map(|payment| payment.block.number).filter(|height| *height < settled.number).collect();
         heights.sort_unstable();
         heights.dedup();
-        stages.extend(heights.into_iter().map(|height| {
+        for height in heights {
             let mut held = heads.clone();
             if let Some(head) = held.get_mut(network) {
                 head.hold_settled_at(height, depth);
             }
-            held
-        }));
+            stages.push(held);
+        }
     }
-    moving.append(&mut resting);
-    moving.push(heads.clone());
-    moving
+    stages.push(heads.clone());
+    stages
 }
 
 impl Head {
@@ -842,12 +822,10 @@ pub fn confirm(
         step.tell(EventType::Paid);
         return Ok(step);
     };
-    let same = |payment: &&Payment| payment.is(&linked.network, linked.key);
-    let listed = payments.iter().find(same);
-    if listed.is_some_and(|payment| may_count(order, payment)) {
+    let same = |payment: &Payment| payment.is(&linked.network, linked.key);
+    if payments.iter().any(|payment| same(payment) && may_count(order, payment)) {
         return Err(Refusal::TransferCounted);
     }
-    linked.late_told |= listed.is_some_and(|payment| payment.late_told);
     linked.by_hand = true;
     // Another order's terms may have called it settled sooner.
     linked.settled = false;

@@ -245,8 +245,8 @@ async fn insert_order(db: &mut AnyConnection, new: &NewOrder) -> Result<(), sqlx
     sqlx::query(
         "INSERT INTO usdt_payment_orders (id, merchant_id, livemode, status, network, token, amount, amount_received, amount_confirmed, tolerance, \
          expires_at, late_window, accept_late, cooldown, depths, user_id, plan_id, merchant_order_id, callback_url, redirect_url, metadata, created_at, \
-         payer_chooses, paid_late, reverted, excess_told, version) \
-         VALUES ($1, $2, $3, $4, $5, 'USDT', $6, 0, 0, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, 0, 0, 0, 1)",
+         payer_chooses, note, paid_late, reverted, excess_told, version) \
+         VALUES ($1, $2, $3, $4, $5, 'USDT', $6, 0, 0, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, 0, 0, 0, 1)",
     )
     .bind(new.id.to_string())
     .bind(new.merchant.to_string())
@@ -268,6 +268,7 @@ async fn insert_order(db: &mut AnyConnection, new: &NewOrder) -> Result<(), sqlx
     .bind(&details.metadata)
     .bind(new.created_at.millis())
     .bind(i64::from(details.payer_chooses))
+    .bind(details.note.as_deref())
     .execute(db)
     .await?;
     Ok(())

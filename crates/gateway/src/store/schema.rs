@@ -14,7 +14,6 @@ const ADVISORY_LOCK: i64 = 0x7469_6465_6761_7465;
 
 /// Applies what is missing, or says what is.
 pub(super) async fn bring_up(engine: Engine, connection: &mut AnyConnection, migrate: Migrate) -> Result<(), StoreError> {
-    connection.execute("CREATE TABLE IF NOT EXISTS schema_versions (version BIGINT PRIMARY KEY, name TEXT NOT NULL)").await?;
     let begin = match engine {
         Engine::Sqlite => "BEGIN IMMEDIATE",
         Engine::Postgres => "BEGIN",
@@ -36,6 +35,8 @@ async fn apply_missing(engine: Engine, connection: &mut AnyConnection, migrate: 
     if engine == Engine::Postgres {
         sqlx::query("SELECT pg_advisory_xact_lock($1)").bind(ADVISORY_LOCK).execute(&mut *connection).await?;
     }
+    // Under the lock: PostgreSQL's IF NOT EXISTS does not help two that create at the same moment.
+    connection.execute("CREATE TABLE IF NOT EXISTS schema_versions (version BIGINT PRIMARY KEY, name TEXT NOT NULL)").await?;
     let applied: Option<i64> = sqlx::query_scalar("SELECT MAX(version) FROM schema_versions").fetch_one(&mut *connection).await?;
     let applied = applied.unwrap_or(0);
     let newest = MIGRATIONS.last().map_or(0, |(version, ..)| *version);

@@ -59,8 +59,14 @@ impl Anvil {
         command.args(["--port", "0", "--slots-in-an-epoch", "1"]).args(args);
         let mut process = Process::start("anvil", &mut command);
         let address = process.line("its address", |line| line.strip_prefix("Listening on ").map(str::to_owned)).await;
-        let mut anvil =
-            Self { url: format!("http://{address}"), accounts: Vec::new(), http: http(), next_id: AtomicU64::new(1), sending: Mutex::default(), _process: process };
+        let mut anvil = Self {
+            url: format!("http://{address}"),
+            accounts: Vec::new(),
+            http: http(),
+            next_id: AtomicU64::new(1),
+            sending: Mutex::default(),
+            _process: process,
+        };
         let accounts = anvil.rpc("eth_accounts", json!([])).await;
         anvil.accounts = accounts.as_array().unwrap().iter().map(|account| evm::address(account.as_str().unwrap())).collect();
         anvil

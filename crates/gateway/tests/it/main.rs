@@ -38,4 +38,5 @@ mod kill;
 mod payment_on_anvil;
 mod payment_on_postgres;
 mod start;
+mod store_contract;
 mod tools;

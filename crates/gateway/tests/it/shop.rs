@@ -125,18 +125,23 @@ impl Shop {
         evm::units(amount, self.decimals)
     }
 
+    /// A small order that is in time whatever the test did to the chain's clock.
+    async fn marker(&self) -> Order {
+        self.order_with(&json!({ "amount": "0.01", "expires_in": 7 * 86_400 })).await
+    }
+
     /// Waits until the gateway has read every block there is: blocks are applied in order, so a
     /// small order paid now is seen only after all of them. For tests that must show that
     /// something was seen and did *not* count. Mines one block.
     pub async fn caught_up(&self) {
-        let marker = self.order("0.01").await;
+        let marker = self.marker().await;
         self.pay(&marker, "0.01").await;
         self.order_is(&marker, "confirming").await;
     }
 
     /// [`caught_up`](Self::caught_up), and all but the newest two blocks are settled, too.
     pub async fn settled(&self) {
-        let marker = self.order("0.01").await;
+        let marker = self.marker().await;
         self.pay(&marker, "0.01").await;
         self.anvil.mine(2).await;
         self.order_is(&marker, "paid").await;

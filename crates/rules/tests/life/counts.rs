@@ -159,6 +159,12 @@ fn received_is_what_stands_and_confirmed_its_settled_part() {
         fork 11: again c                                | pending underpaid 4 / 3
         show transfers                                  | pending underpaid 4 / 3 a confirmed matched, b orphaned matched, c pending matched
         block 12                                        | pending underpaid 4 / 4
+        # the fewest of those that count and stand
+        show confirmations                              | pending underpaid 4 / 4 2
+        block 13: pays 1                                | pending underpaid 5 / 4 order.underpaid
+        show confirmations                              | pending underpaid 5 / 4 1
+        blocks 14 15                                    | pending underpaid 5 / 5
+        show confirmations                              | pending underpaid 5 / 5 3
         ",
     );
 }

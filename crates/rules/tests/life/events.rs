@@ -114,6 +114,7 @@ fn overpaid_each_time_the_excess_grows() {
         block 14                                        | paid overpaid 16 / 16
         # taken back and returned: the shop knows of it already
         fork 12                                         | paid overpaid 14 / 14
+        show confirmations                              | paid overpaid 14 / 14 2
         block 13: again c                               | paid overpaid 16 / 14
         block 14: pays 0.000001                         | paid overpaid 16.000001 / 16
         block 15                                        | paid overpaid 16.000001 / 16.000001 order.overpaid

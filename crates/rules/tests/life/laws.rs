@@ -315,7 +315,7 @@ fn every_step_is_lawful() {
 /// One by one, proven late, in one commit, twice, or rewound and replayed: the same store.
 #[test]
 fn every_way_of_being_fed_gives_the_same_store() {
-    for_lives(200, life(), |acts| {
+    for_lives(120, life(), |acts| {
         let mut stores = Vec::new();
         for feed in Feed::ALL {
             let mut player = Player::new(feed, false);

@@ -296,6 +296,7 @@ fn a_confirmation_lapses_with_its_transfer() {
         block 12: pays 12.5 as x                        | expired late 0 / 0 order.expired
         confirm with x                                  | confirming 12.5 / 0 order.confirming
         fork 12                                         | expired 0 / 0
+        show transfers                                  | expired 0 / 0 x orphaned late
         show facts                                      | expired 0 / 0 current tron, expired
         # back again, it is what it was: late
         block 13: again x                               | expired late 0 / 0

@@ -116,6 +116,8 @@ pub(crate) struct Record {
     hash: u64,
     pub(crate) standing: bool,
     pub(crate) what: What,
+    late_told: bool,
+    settled: bool,
 }
 
 /// What became of a transfer; what an order lists stays with that order, unless a person moves it.
@@ -273,7 +275,7 @@ impl World {
             if let What::Listed(other) = record.what {
                 owner = Some(other);
             }
-            payment(&id.0, record)
+            Payment { settled: record.settled, ..payment(&id.0, record) }
         });
         if let (Some(other), Some(linked)) = (owner.filter(|other| *other != index), &linked) {
             let other = &self.orders[other];
@@ -512,7 +514,15 @@ impl World {
         let id = (network.clone(), tx.key);
         let claimed = self.claim(network, block.mark(), tx);
         let Some(record) = self.records.get_mut(&id) else {
-            let record = Record { tx: tx.clone(), block: block.mark(), hash: block.hash, standing: true, what: claimed };
+            let record = Record {
+                tx: tx.clone(),
+                block: block.mark(),
+                hash: block.hash,
+                standing: true,
+                what: claimed,
+                late_told: false,
+                settled: false,
+            };
             if let What::Listed(index) = claimed {
                 self.orders[index].payments.push(payment(network, &record));
             } else {
@@ -667,6 +677,10 @@ impl World {
             entry.alerts.push(format!("{}{about}", alert.kind.name()));
             self.told.push(format!("alert.{}", alert.kind.name()));
         }
+        for payment in &step.payments {
+            let record = self.records.get_mut(&(payment.network.clone(), payment.key)).expect("a row");
+            (record.late_told, record.settled) = (payment.late_told, payment.settled);
+        }
         // A payment that the order lists no more belongs to whoever its next block says.
         for gone in entry.payments.iter().filter(|old| !step.payments.iter().any(|new| new.key == old.key && new.network == old.network)) {
             let record = self.records.get_mut(&(gone.network.clone(), gone.key)).expect("a row");
@@ -804,7 +818,7 @@ fn payment(network: &Network, record: &Record) -> Payment {
         settled: false,
         promoted: false,
         by_hand: false,
-        late_told: false,
+        late_told: record.late_told,
     }
 }
 

@@ -1,0 +1,1536 @@
+//! What the store promises, written once and held against both engines: SQLite in a file and a
+//! real PostgreSQL server. Everything goes through [`Store`]'s public door; bare SQL only looks at
+//! the schema. Each scenario is one test an engine, on a database of its own.
+
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use proptest::collection::{btree_map, vec};
+use proptest::option;
+use proptest::prelude::{Just, Strategy, any};
+use proptest::test_runner::{Config, TestRunner};
+use sqlx::{AssertSqlSafe, Connection as _, Row as _};
+use tidegate::clock::id_bytes;
+use tidegate::store::{ApiKeyRow, Commit, Engine, MerchantRow, Migrate, OrderFilter, OrderRow, Store, StoreError, TransferRow, WalletFilter};
+use tidegate_rules::alert::AlertKind;
+use tidegate_rules::amount::{Amount, Raw};
+use tidegate_rules::block::{Address, BlockRef, Hash, Network, TransferKey};
+use tidegate_rules::changes::{
+    Changes, Cursor, DeliveryChange, DeliveryState, Details, JournalEntry, KeptAnswer, NewAlert, NewEvent, NewLease, NewOrder, NewWallet,
+    OrderChange, Recorded, TransferChange, WalletChange, WalletMove,
+};
+use tidegate_rules::id::{AlertId, DeliveryId, EventId, KeyId, LeaseId, MerchantId, OrderId, TransferId, WalletId};
+use tidegate_rules::lease::Lease;
+use tidegate_rules::notify::EventType;
+use tidegate_rules::order::{self, Confirmation, Depth, Exception, Facts, Mark, Order, Paid, PaidBy, Payment, Status, Tally, Terms};
+use tidegate_rules::time::{Span, Time};
+use tidegate_rules::wallet::{WalletKind, WalletStatus};
+
+use crate::postgres;
+
+/// One test for each scenario and engine.
+macro_rules! contract {
+    ($($scenario:ident),* $(,)?) => {
+        mod on_sqlite {
+            $(#[tokio::test(flavor = "multi_thread")]
+            async fn $scenario() {
+                super::$scenario(super::Ground::sqlite()).await;
+            })*
+        }
+        mod on_postgres {
+            $(#[tokio::test(flavor = "multi_thread")]
+            async fn $scenario() {
+                super::$scenario(super::Ground::postgres()).await;
+            })*
+        }
+    };
+}
+
+contract!(
+    a_commit_is_all_or_nothing,
+    versions_are_compared_and_set,
+    of_many_who_read_the_same_version_one_wins,
+    i2_a_wallet_has_one_live_lease,
+    i3_a_transfer_is_stored_once,
+    a_shops_number_is_used_once_per_merchant,
+    an_answer_is_kept_once_and_read_back,
+    i10_events_keep_the_order_of_commits,
+    deliveries_come_due_and_busy_receivers_are_left_out,
+    one_alert_for_one_thing,
+    wallets_appear_with_their_epoch_and_none_is_skipped,
+    free_wallets_come_fresh_first_then_longest_rested,
+    a_wallet_is_lent_rests_and_returns,
+    orders_come_back_as_they_were_stored,
+    transfers_are_found_by_every_question,
+    orders_past_their_time_are_found,
+    pages_of_orders_are_stable_and_filters_fit,
+    pages_of_wallets_are_stable_and_filters_fit,
+    long_lists_are_asked_in_parts,
+    the_books_are_sums_of_entries,
+    a_rewind_forgets_the_branch,
+    a_hundred_orders_at_once_lease_a_hundred_wallets,
+    a_store_that_is_opened_again_has_everything,
+    a_database_is_not_migrated_unasked,
+    two_that_open_an_empty_database_at_once_both_may,
+    settings_merchants_and_keys_are_kept,
+    the_names_that_others_rely_on_are_there,
+);
+
+/// A database for one test.
+struct Ground {
+    url: String,
+    /// Removed with the test.
+    _folder: Option<tempfile::TempDir>,
+}
+
+impl Ground {
+    fn sqlite() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        Self { url: format!("sqlite:{}", folder.path().join("books.db").display()), _folder: Some(folder) }
+    }
+
+    fn postgres() -> Self {
+        Self { url: postgres::fresh_database(), _folder: None }
+    }
+
+    async fn try_open(&self, migrate: Migrate) -> Result<Store, StoreError> {
+        Store::open(&self.url, 10, Duration::from_secs(30), migrate).await
+    }
+
+    async fn open(&self) -> Store {
+        self.try_open(Migrate::Yes).await.unwrap()
+    }
+
+    /// The first column of what bare SQL finds.
+    async fn look(&self, sql: &str) -> Vec<String> {
+        let mut connection = sqlx::AnyConnection::connect(&self.url).await.unwrap();
+        let rows = sqlx::query(AssertSqlSafe(sql)).fetch_all(&mut connection).await.unwrap();
+        connection.close().await.unwrap();
+        rows.iter().map(|row| row.get(0)).collect()
+    }
+}
+
+/// A moment of the tests, in seconds after their beginning.
+fn at(second: i64) -> Time {
+    Time::from_secs(1_800_000_000 + second)
+}
+
+fn tron() -> Network {
+    Network::new("tron")
+}
+
+fn merchant_id() -> MerchantId {
+    MerchantId::new(at(0), [7; 10])
+}
+
+fn micros(micros: u64) -> Amount {
+    Amount::from_micros(micros)
+}
+
+fn raw(units: u128) -> Raw {
+    Raw::from_units(units)
+}
+
+/// Twenty bytes that no other call gives.
+fn address() -> Address {
+    let (mut bytes, random) = ([0; 20], id_bytes());
+    bytes[..10].copy_from_slice(&random);
+    Address(bytes)
+}
+
+fn hash() -> Hash {
+    let (mut bytes, random) = ([0; 32], id_bytes());
+    bytes[..10].copy_from_slice(&random);
+    Hash(bytes)
+}
+
+fn new_wallet(network: &Network) -> NewWallet {
+    let address = address();
+    NewWallet {
+        id: WalletId::new(at(0), id_bytes()),
+        name: "a wallet".into(),
+        network: network.clone(),
+        address,
+        address_text: format!("T{address:?}"),
+        kind: WalletKind::Random,
+        sealed_key: "sealed".into(),
+        tag: format!("tag of {address:?}"),
+        queue_rank: 0,
+        created_at: at(0),
+    }
+}
+
+fn terms(amount: Amount) -> Terms {
+    Terms {
+        amount,
+        tolerance: Amount::ZERO,
+        expires_at: at(900),
+        late_window: Span::from_secs(600),
+        accept_late: false,
+        cooldown: Span::from_secs(300),
+        depths: [(tron(), Depth::Blocks(19))].into(),
+    }
+}
+
+fn new_order() -> NewOrder {
+    NewOrder {
+        id: OrderId::new(at(1), id_bytes()),
+        merchant: merchant_id(),
+        livemode: false,
+        created_at: at(1),
+        details: Details { metadata: "{}".into(), ..Details::default() },
+        order: order::open(terms(micros(12_500_000))),
+    }
+}
+
+fn new_lease(order: OrderId, wallet: &NewWallet, from: u64) -> NewLease {
+    NewLease {
+        lease: Lease {
+            id: LeaseId::new(at(1), id_bytes()),
+            order,
+            network: wallet.network.clone(),
+            wallet: wallet.id,
+            address: wallet.address,
+            from,
+            to: None,
+        },
+        address_text: wallet.address_text.clone(),
+        tag: wallet.tag.clone(),
+        late_until: at(1_500),
+        at: at(1),
+    }
+}
+
+fn payment(to: Address, number: u64) -> Payment {
+    Payment {
+        network: tron(),
+        key: TransferKey { tx_hash: hash(), ordinal: 0 },
+        from: address(),
+        to,
+        value: raw(12_500_000),
+        decimals: 6,
+        block: Mark { number, time: at(10) },
+        standing: true,
+        proven: false,
+        settled: false,
+        promoted: false,
+        by_hand: false,
+        late_told: false,
+    }
+}
+
+fn new_transfer(payment: Payment, order: Option<OrderId>) -> TransferChange {
+    TransferChange {
+        id: TransferId::new(at(10), id_bytes()),
+        version: None,
+        payment,
+        block_hash: hash(),
+        recorded: if order.is_some() { Recorded::Matched } else { Recorded::Stray },
+        order,
+        wallet: None,
+        address_texts: ("Tfrom".into(), "Tto".into()),
+        raw_log: None,
+        seen_at: at(11),
+    }
+}
+
+fn new_event(order: OrderId, kind: EventType) -> NewEvent {
+    NewEvent {
+        id: EventId::new(at(2), id_bytes()),
+        kind,
+        merchant: merchant_id(),
+        order,
+        at: at(2),
+        body: format!(r#"{{"type":"{}"}}"#, kind.name()),
+        delivery: None,
+    }
+}
+
+fn with_delivery(mut event: NewEvent, url: &str) -> NewEvent {
+    event.delivery = Some((DeliveryId::new(event.at, id_bytes()), url.to_owned()));
+    event
+}
+
+fn new_alert(kind: AlertKind, about: &str) -> NewAlert {
+    NewAlert { id: AlertId::new(at(3), id_bytes()), kind, about: about.into(), detail: "in words".into(), at: at(3) }
+}
+
+fn answer(scope: &str, body: &str) -> KeptAnswer {
+    KeptAnswer {
+        scope: scope.into(),
+        body_mac: "mac".into(),
+        status: 201,
+        location: Some("/api/v1/orders/ord_1".into()),
+        body: body.into(),
+        at: at(4),
+    }
+}
+
+fn entry(transfer: TransferId, turn: i64, accounts: (&str, &str), value: Raw) -> JournalEntry {
+    JournalEntry { transfer, turn, network: tron(), debit: accounts.0.into(), credit: accounts.1.into(), value, at: at(5) }
+}
+
+/// Blocks of a branch, the first on top of `parent`.
+fn blocks(parent: Option<&BlockRef>, first: u64, count: u64) -> Vec<BlockRef> {
+    let mut parent = parent.map_or(Hash([0; 32]), |block| block.hash);
+    (first..first + count)
+        .map(|number| {
+            let block = BlockRef { number, hash: hash(), parent, time: at(i64::try_from(number).unwrap() * 3) };
+            parent = block.hash;
+            block
+        })
+        .collect()
+}
+
+fn cursor(version: Option<i64>, blocks: Vec<BlockRef>) -> Cursor {
+    let tip = blocks.last().map_or(0, |block| block.number);
+    Cursor {
+        network: tron(),
+        version,
+        rewind_to: None,
+        blocks,
+        forget_below: None,
+        tip,
+        peak: tip,
+        finalized: None,
+        halted: None,
+    }
+}
+
+fn order_change(id: OrderId, version: i64, order: Order) -> OrderChange {
+    OrderChange { id, version, order, cancel_reason: None }
+}
+
+fn lend(wallet: WalletId, version: i64, order: OrderId) -> WalletChange {
+    WalletChange { id: wallet, version, kind: WalletMove::Lease { order, at: at(1) } }
+}
+
+async fn done(store: &Store, changes: Changes) {
+    assert_eq!(store.commit(changes).await.unwrap(), Commit::Done);
+}
+
+async fn refused(store: &Store, changes: Changes) {
+    assert_eq!(store.commit(changes).await.unwrap(), Commit::Conflict);
+}
+
+/// Wallets, orders, and events alone, which most scenarios begin with.
+async fn add_wallets(store: &Store, count: usize) -> Vec<NewWallet> {
+    let wallets: Vec<NewWallet> = (0..count).map(|_| new_wallet(&tron())).collect();
+    done(store, Changes { new_wallets: wallets.clone(), ..Changes::default() }).await;
+    wallets
+}
+
+async fn add_order(store: &Store) -> NewOrder {
+    let order = new_order();
+    done(store, Changes { new_orders: vec![order.clone()], ..Changes::default() }).await;
+    order
+}
+
+/// I6: cursor, wallets, orders, leases, transfers, journal, events and the answer move together.
+/// Whichever part meets somebody else's change, nothing of the rest is stored.
+async fn a_commit_is_all_or_nothing(ground: Ground) {
+    let store = ground.open().await;
+    let taken = add_wallets(&store, 1).await.remove(0);
+    let old = add_order(&store).await;
+    let old_transfer = new_transfer(payment(taken.address, 3), None);
+    let old_event = new_event(old.id, EventType::Pending);
+    done(
+        &store,
+        Changes {
+            transfers: vec![old_transfer.clone()],
+            journal: vec![entry(old_transfer.id, 0, ("wallet:old", "unmatched"), raw(1))],
+            events: vec![old_event.clone()],
+            wallets: vec![lend(taken.id, 1, old.id)],
+            new_leases: vec![new_lease(old.id, &taken, 0)],
+            answer: Some(answer("used", "first")),
+            ..Changes::default()
+        },
+    )
+    .await;
+    let epoch = store.addresses_since(&tron(), 0).await.unwrap().0;
+
+    let wallet = new_wallet(&tron());
+    let order = new_order();
+    let transfer = new_transfer(payment(wallet.address, 7), Some(order.id));
+    let event = with_delivery(new_event(order.id, EventType::Pending), "https://shop.example/hook");
+    let old_row = store.order(old.id).await.unwrap().unwrap();
+    let whole = Changes {
+        cursor: Some(cursor(None, blocks(None, 5, 3))),
+        new_wallets: vec![wallet.clone()],
+        wallets: vec![WalletChange { id: taken.id, version: 2, kind: WalletMove::PaidAt(9) }],
+        new_orders: vec![order.clone()],
+        orders: vec![order_change(old.id, 1, Order { exception: Some(Exception::Underpaid), ..old_row.order.clone() })],
+        new_leases: vec![new_lease(order.id, &wallet, 0)],
+        transfers: vec![transfer.clone()],
+        journal: vec![entry(transfer.id, 0, ("wallet:new", "order:new"), raw(5))],
+        events: vec![event.clone()],
+        alerts: vec![new_alert(AlertKind::StrayMoney, "a thing")],
+        answer: Some(answer("fresh", "second")),
+        ..Changes::default()
+    };
+
+    // The part that conflicts, from first to last.
+    let spoiled: Vec<(&str, Box<dyn Fn(&mut Changes)>)> = vec![
+        ("the network's version", Box::new(|changes| changes.cursor.as_mut().unwrap().version = Some(1))),
+        ("a wallet's version", Box::new(|changes| changes.wallets[0].version = 1)),
+        ("an order's version", Box::new(|changes| changes.orders[0].version = 2)),
+        ("a transfer's name", Box::new(|changes| changes.transfers[0].payment.key = old_transfer.payment.key)),
+        ("a wallet's address", Box::new(|changes| changes.new_wallets[0].address = taken.address)),
+        ("an ended lease", Box::new(|changes| changes.ended_leases.push((new_lease(old.id, &taken, 0).lease, 8)))),
+        ("a leased wallet", Box::new(|changes| changes.new_leases.push(new_lease(order.id, &taken, 0)))),
+        ("a turn of the journal", Box::new(|changes| changes.journal[0].transfer = old_transfer.id)),
+        ("an event's id", Box::new(|changes| changes.events[0].id = old_event.id)),
+        ("an idempotency key", Box::new(|changes| changes.answer = Some(answer("used", "second")))),
+    ];
+    for (what, spoil) in spoiled {
+        let mut changes = whole.clone();
+        spoil(&mut changes);
+        assert_eq!(store.commit(changes).await.unwrap(), Commit::Conflict, "{what}");
+        assert!(store.network(&tron()).await.unwrap().is_none(), "{what}: the cursor moved");
+        assert!(store.wallet(wallet.id).await.unwrap().is_none(), "{what}: the wallet joined");
+        assert_eq!(store.addresses_since(&tron(), 0).await.unwrap().0, epoch, "{what}: the epoch moved");
+        assert_eq!(store.wallet(taken.id).await.unwrap().unwrap().version, 2, "{what}: the wallet changed");
+        assert!(store.order(order.id).await.unwrap().is_none(), "{what}: the order is there");
+        assert_eq!(store.order(old.id).await.unwrap().unwrap().version, 1, "{what}: the order changed");
+        assert!(store.windows(&[wallet.id]).await.unwrap().is_empty(), "{what}: the lease is there");
+        assert_eq!(store.transfers_above(&tron(), 0).await.unwrap().len(), 1, "{what}: the transfer is there");
+        assert_eq!(store.journal_turns(&[transfer.id]).await.unwrap().len(), 0, "{what}: the entry is there");
+        assert!(store.order_events(order.id, 0).await.unwrap().is_empty(), "{what}: the event is there");
+        assert_eq!(store.next_delivery_at().await.unwrap(), None, "{what}: the delivery is there");
+        assert!(store.open_alerts(10).await.unwrap().is_empty(), "{what}: the alert is there");
+        assert!(store.kept_answer("fresh").await.unwrap().is_none(), "{what}: the answer is there");
+        assert_eq!(store.kept_answer("used").await.unwrap().unwrap().body, "first");
+    }
+
+    // The same, unspoiled, is stored whole.
+    done(&store, whole).await;
+    assert_eq!(store.network(&tron()).await.unwrap().unwrap().recent.len(), 3);
+    assert_eq!(store.wallet(taken.id).await.unwrap().unwrap().paid_at, Some(9));
+    assert_eq!(store.order(old.id).await.unwrap().unwrap().order.exception, Some(Exception::Underpaid));
+    let stored = store.order(order.id).await.unwrap().unwrap();
+    assert_eq!((stored.order.leases.len(), stored.transfers.len()), (1, 1));
+    assert_eq!(store.order_events(order.id, 0).await.unwrap().len(), 1);
+    assert_eq!(store.next_delivery_at().await.unwrap(), Some(at(2)));
+    assert_eq!(store.kept_answer("fresh").await.unwrap().unwrap().body, "second");
+}
+
+async fn versions_are_compared_and_set(ground: Ground) {
+    let store = ground.open().await;
+    let wallet = add_wallets(&store, 1).await.remove(0);
+    let order = add_order(&store).await;
+    let transfer = new_transfer(payment(wallet.address, 7), Some(order.id));
+    let chain = blocks(None, 5, 1);
+    done(&store, Changes { transfers: vec![transfer.clone()], cursor: Some(cursor(None, chain.clone())), ..Changes::default() }).await;
+    // A network is made once.
+    refused(&store, Changes { cursor: Some(cursor(None, blocks(None, 9, 1))), ..Changes::default() }).await;
+
+    let order_to = |version| Changes { orders: vec![order_change(order.id, version, order.order.clone())], ..Changes::default() };
+    let wallet_to = |version| Changes {
+        wallets: vec![WalletChange { id: wallet.id, version, kind: WalletMove::PaidAt(7) }],
+        ..Changes::default()
+    };
+    let transfer_to =
+        |version| Changes { transfers: vec![TransferChange { version: Some(version), ..transfer.clone() }], ..Changes::default() };
+    let network_to = |version| Changes { cursor: Some(Cursor { tip: 5, ..cursor(Some(version), Vec::new()) }), ..Changes::default() };
+    let kinds: [&dyn Fn(i64) -> Changes; 4] = [&order_to, &wallet_to, &transfer_to, &network_to];
+    for kind in kinds {
+        refused(&store, kind(0)).await;
+        refused(&store, kind(2)).await;
+        done(&store, kind(1)).await;
+        refused(&store, kind(1)).await;
+        done(&store, kind(2)).await;
+        refused(&store, kind(2)).await;
+    }
+    assert_eq!(store.order(order.id).await.unwrap().unwrap().version, 3);
+    assert_eq!(store.order(order.id).await.unwrap().unwrap().transfers[0].version, 3);
+    assert_eq!(store.wallet(wallet.id).await.unwrap().unwrap().version, 3);
+    assert_eq!(store.network(&tron()).await.unwrap().unwrap().version, 3);
+
+    // What is not there cannot be changed.
+    let nobody = OrderId::new(at(1), id_bytes());
+    refused(&store, Changes { orders: vec![order_change(nobody, 1, order.order.clone())], ..Changes::default() }).await;
+    refused(&store, Changes { wallets: vec![lend(WalletId::new(at(1), id_bytes()), 1, nobody)], ..Changes::default() }).await;
+}
+
+async fn of_many_who_read_the_same_version_one_wins(ground: Ground) {
+    let store = ground.open().await;
+    let order = add_order(&store).await;
+    for version in 1..=5 {
+        let tries = (0..16).map(|n| {
+            let (store, order) = (store.clone(), order.clone());
+            tokio::spawn(async move {
+                let changes = Changes {
+                    orders: vec![order_change(order.id, version, order.order.clone())],
+                    events: vec![new_event(order.id, EventType::Underpaid)],
+                    alerts: vec![new_alert(AlertKind::LateMoney, &format!("{version} by {n}"))],
+                    ..Changes::default()
+                };
+                store.commit(changes).await.unwrap()
+            })
+        });
+        let won = join_all(tries).await.into_iter().filter(|outcome| *outcome.as_ref().unwrap() == Commit::Done).count();
+        assert_eq!(won, 1, "of those who read version {version}");
+    }
+    assert_eq!(store.order(order.id).await.unwrap().unwrap().version, 6);
+    assert_eq!(store.order_events(order.id, 0).await.unwrap().len(), 5, "one event for each that won");
+    assert_eq!(store.open_alerts(100).await.unwrap().len(), 5);
+}
+
+async fn i2_a_wallet_has_one_live_lease(ground: Ground) {
+    let store = ground.open().await;
+    let wallet = add_wallets(&store, 1).await.remove(0);
+    let (first, second) = (new_order(), new_order());
+    let leases = [new_lease(first.id, &wallet, 0), new_lease(second.id, &wallet, 50)];
+    let with = |order: &NewOrder, lease: &NewLease| Changes {
+        new_orders: vec![order.clone()],
+        new_leases: vec![lease.clone()],
+        ..Changes::default()
+    };
+    done(&store, with(&first, &leases[0])).await;
+    // Even where nobody looks at the wallet's own row, the index stands in the way.
+    refused(&store, with(&second, &leases[1])).await;
+    assert!(store.order(second.id).await.unwrap().is_none());
+
+    done(&store, Changes { ended_leases: vec![(leases[0].lease.clone(), 40)], ..Changes::default() }).await;
+    refused(&store, Changes { ended_leases: vec![(leases[0].lease.clone(), 41)], ..Changes::default() }).await;
+    assert_eq!(store.order(first.id).await.unwrap().unwrap().order.leases[0].to, Some(40), "it ended once");
+    done(&store, with(&second, &leases[1])).await;
+    let windows = store.windows(&[wallet.id]).await.unwrap();
+    let mut owners: Vec<(OrderId, u64)> = windows[&wallet.id].iter().map(|window| (window.order, window.from)).collect();
+    owners.sort_by_key(|owner| owner.1);
+    assert_eq!(owners, [(first.id, 0), (second.id, 50)]);
+}
+
+async fn i3_a_transfer_is_stored_once(ground: Ground) {
+    let store = ground.open().await;
+    let first = new_transfer(payment(address(), 7), None);
+    let key = first.payment.key;
+    done(&store, Changes { transfers: vec![first.clone()], ..Changes::default() }).await;
+    let again = |network: &Network, key: TransferKey| {
+        let payment = Payment { network: network.clone(), key, block: Mark { number: 9, time: at(30) }, ..first.payment.clone() };
+        Changes { transfers: vec![new_transfer(payment, None)], ..Changes::default() }
+    };
+    refused(&store, again(&tron(), key)).await;
+    // Another log of the transaction, and the same name on another chain, are other transfers.
+    done(&store, again(&tron(), TransferKey { ordinal: 1, ..key })).await;
+    done(&store, again(&Network::new("ethereum"), key)).await;
+    assert_eq!(store.transfers_by_key(&tron(), &[key]).await.unwrap().len(), 2);
+    assert_eq!(store.transfers_by_key(&Network::new("ethereum"), &[key]).await.unwrap().len(), 1);
+    // Twice in one commit is refused as well.
+    let (twice, one) = (hash(), payment(address(), 8));
+    let named = |_| new_transfer(Payment { key: TransferKey { tx_hash: twice, ordinal: 0 }, ..one.clone() }, None);
+    refused(&store, Changes { transfers: (0..2).map(named).collect(), ..Changes::default() }).await;
+    assert!(store.transfers_by_key(&tron(), &[TransferKey { tx_hash: twice, ordinal: 0 }]).await.unwrap().is_empty());
+}
+
+async fn a_shops_number_is_used_once_per_merchant(ground: Ground) {
+    let store = ground.open().await;
+    let numbered = |merchant: MerchantId, number: Option<&str>| {
+        let mut order = NewOrder { merchant, ..new_order() };
+        order.details.merchant_order_id = number.map(str::to_owned);
+        order
+    };
+    let (ours, theirs) = (merchant_id(), MerchantId::new(at(0), [8; 10]));
+    let first = numbered(ours, Some("A-1"));
+    let one = |order: NewOrder| Changes { new_orders: vec![order], ..Changes::default() };
+    done(&store, one(first.clone())).await;
+    refused(&store, one(numbered(ours, Some("A-1")))).await;
+    done(&store, one(numbered(theirs, Some("A-1")))).await;
+    done(&store, one(numbered(ours, Some("a-1")))).await;
+    done(&store, one(numbered(ours, Some("")))).await;
+    for _ in 0..2 {
+        done(&store, one(numbered(ours, None))).await;
+    }
+    let found = store.order_by_merchant_id(ours, "A-1").await.unwrap().unwrap();
+    assert_eq!(found.id, first.id);
+    assert!(store.order_by_merchant_id(ours, "A-2").await.unwrap().is_none());
+
+    let race = (0..12).map(|_| {
+        let store = store.clone();
+        let order = numbered(ours, Some("raced"));
+        tokio::spawn(async move { store.commit(Changes { new_orders: vec![order], ..Changes::default() }).await.unwrap() })
+    });
+    let won = join_all(race).await.into_iter().filter(|outcome| *outcome.as_ref().unwrap() == Commit::Done).count();
+    assert_eq!(won, 1);
+}
+
+async fn an_answer_is_kept_once_and_read_back(ground: Ground) {
+    let store = ground.open().await;
+    let body = "{\"id\":\"ord_1\",\"note\":\"ünïcode 💶 'quoted' \\u0000\"}";
+    let kept = answer("mer_1 POST /api/v1/orders key-1", body);
+    done(&store, Changes { answer: Some(kept.clone()), ..Changes::default() }).await;
+    refused(&store, Changes { answer: Some(answer(&kept.scope, "another")), ..Changes::default() }).await;
+    for _ in 0..2 {
+        let found = store.kept_answer(&kept.scope).await.unwrap().unwrap();
+        assert_eq!((found.status, found.body, found.location, found.body_mac), (201, body.into(), kept.location.clone(), "mac".into()));
+    }
+    assert!(store.kept_answer("mer_1 POST /api/v1/orders key-2").await.unwrap().is_none());
+
+    const DAY_S: i64 = 86_400;
+    store.forget_old(at(4 + 7 * DAY_S)).await.unwrap();
+    assert!(store.kept_answer(&kept.scope).await.unwrap().is_some(), "seven days are not over");
+    store.forget_old(at(5 + 7 * DAY_S)).await.unwrap();
+    assert!(store.kept_answer(&kept.scope).await.unwrap().is_none());
+    done(&store, Changes { answer: Some(kept), ..Changes::default() }).await;
+}
+
+async fn i10_events_keep_the_order_of_commits(ground: Ground) {
+    let store = ground.open().await;
+    let orders = [add_order(&store).await, add_order(&store).await, add_order(&store).await];
+    let tasks = orders.iter().map(|order| {
+        let (store, id) = (store.clone(), order.id);
+        tokio::spawn(async move {
+            let mut told = Vec::new();
+            for round in 0..15_u32 {
+                // Two in one commit, then one alone, all of the same millisecond.
+                let count = if round.is_multiple_of(2) { 2 } else { 1 };
+                let events: Vec<NewEvent> = (0..count).map(|_| new_event(id, EventType::Underpaid)).collect();
+                told.extend(events.iter().map(|event| event.id.to_string()));
+                done(&store, Changes { events, ..Changes::default() }).await;
+            }
+            (id, told)
+        })
+    });
+    let mut places = HashSet::new();
+    for told in join_all(tasks).await {
+        let (id, told) = told.unwrap();
+        let found = store.order_events(id, 0).await.unwrap();
+        assert_eq!(found.iter().map(|event| event.id.clone()).collect::<Vec<_>>(), told);
+        assert!(found.is_sorted_by(|a, b| a.seq < b.seq));
+        assert!(found.iter().all(|event| places.insert(event.seq)), "a place was given twice");
+        let middle = &found[7];
+        assert_eq!(store.event_seq(&middle.id).await.unwrap(), Some(middle.seq));
+        let after: Vec<String> = store.order_events(id, middle.seq).await.unwrap().into_iter().map(|event| event.id).collect();
+        assert_eq!(after, told[8..]);
+    }
+    assert_eq!(store.event_seq("evt_unknown").await.unwrap(), None);
+    let known = new_event(orders[0].id, EventType::Paid);
+    done(&store, Changes { events: vec![known.clone()], ..Changes::default() }).await;
+    refused(&store, Changes { events: vec![NewEvent { order: orders[1].id, ..known }], ..Changes::default() }).await;
+}
+
+async fn deliveries_come_due_and_busy_receivers_are_left_out(ground: Ground) {
+    let store = ground.open().await;
+    let order = add_order(&store).await;
+    assert_eq!(store.next_delivery_at().await.unwrap(), None);
+    let told = |second: i64, url: &str| {
+        let event = new_event(order.id, EventType::Paid);
+        with_delivery(NewEvent { at: at(second), ..event }, url)
+    };
+    let shop = ["https://a.example/one", "https://a.example/two?x=1", "https://a.example:8443/", "https://b.example/hook"];
+    let events: Vec<NewEvent> = shop.iter().zip([30, 10, 20, 40]).map(|(url, second)| told(second, url)).collect();
+    done(&store, Changes { events: events.clone(), ..Changes::default() }).await;
+    assert_eq!(store.next_delivery_at().await.unwrap(), Some(at(10)));
+
+    let due = async |second: i64, busy: &[&str], limit: i64| {
+        let busy: Vec<String> = busy.iter().map(|origin| (*origin).to_owned()).collect();
+        let found = store.due_deliveries(at(second), &busy, limit).await.unwrap();
+        found.into_iter().map(|delivery| delivery.url).collect::<Vec<_>>()
+    };
+    assert!(due(9, &[], 10).await.is_empty());
+    assert_eq!(due(10, &[], 10).await, [shop[1]], "due at its very moment");
+    assert_eq!(due(99, &[], 10).await, [shop[1], shop[2], shop[0], shop[3]], "oldest first");
+    assert_eq!(due(99, &[], 2).await, [shop[1], shop[2]]);
+    assert_eq!(due(99, &["https://a.example"], 10).await, [shop[2], shop[3]], "a receiver is scheme, host and port");
+    assert_eq!(due(99, &["https://a.example", "https://a.example:8443", "https://b.example"], 10).await.len(), 0);
+
+    let first = store.due_deliveries(at(99), &[], 1).await.unwrap().remove(0);
+    assert_eq!((first.id, first.event_id.clone()), (events[1].delivery.clone().unwrap().0, events[1].id.to_string()));
+    assert_eq!((first.body.as_str(), first.kind.as_str(), first.tries), (events[1].body.as_str(), "order.paid", 0));
+    assert_eq!((first.merchant, first.order, first.event_at), (merchant_id(), order.id, at(10)));
+    let tried = |index: usize, tries: u32, state: DeliveryState| DeliveryChange {
+        id: events[index].delivery.clone().unwrap().0,
+        tries,
+        state,
+        code: Some(500),
+        error: Some("no".into()),
+        at: at(50),
+    };
+    let changes = vec![
+        tried(1, 1, DeliveryState::Due(at(55))),
+        tried(2, 1, DeliveryState::Delivered),
+        tried(0, 10, DeliveryState::Failed),
+    ];
+    done(&store, Changes { deliveries: changes, ..Changes::default() }).await;
+    assert_eq!(store.next_delivery_at().await.unwrap(), Some(at(40)));
+    assert_eq!(due(54, &[], 10).await, [shop[3]]);
+    assert_eq!(due(55, &[], 10).await, [shop[3], shop[1]]);
+    assert_eq!(store.due_deliveries(at(55), &[], 10).await.unwrap()[1].tries, 1);
+}
+
+async fn one_alert_for_one_thing(ground: Ground) {
+    let store = ground.open().await;
+    for about in ["a", "b", "a"] {
+        done(&store, Changes { alerts: vec![new_alert(AlertKind::StrayMoney, about)], ..Changes::default() }).await;
+    }
+    done(&store, Changes { alerts: vec![new_alert(AlertKind::LateMoney, "a")], ..Changes::default() }).await;
+    let open = store.open_alerts(10).await.unwrap();
+    let pairs: Vec<(&str, &str)> = open.iter().map(|(kind, about)| (kind.as_str(), about.as_str())).collect();
+    assert_eq!(pairs, [("late_money", "a"), ("stray_money", "b"), ("stray_money", "a")]);
+    assert_eq!(store.open_alerts(1).await.unwrap().len(), 1);
+}
+
+/// A wallet is visible together with its epoch. A reader that asks "what is new" while many add
+/// wallets, some of whose commits fail, ends with exactly all of them.
+async fn wallets_appear_with_their_epoch_and_none_is_skipped(ground: Ground) {
+    let store = ground.open().await;
+    let duplicate = add_wallets(&store, 1).await.remove(0);
+    let over = Arc::new(AtomicBool::new(false));
+    let readers: Vec<_> = (0..3)
+        .map(|_| {
+            let (store, over) = (store.clone(), Arc::clone(&over));
+            tokio::spawn(async move {
+                let (mut epoch, mut seen, mut steps) = (0, Vec::new(), 0);
+                loop {
+                    let last = over.load(Ordering::SeqCst);
+                    let (newest, addresses) = store.addresses_since(&tron(), epoch).await.unwrap();
+                    assert!(newest >= epoch, "the epoch went back from {epoch} to {newest}");
+                    steps += usize::from(newest > epoch);
+                    epoch = newest;
+                    seen.extend(addresses);
+                    if last {
+                        return (seen, steps);
+                    }
+                }
+            })
+        })
+        .collect();
+    let writers = (0..24).map(|n| {
+        let (store, duplicate) = (store.clone(), duplicate.clone());
+        tokio::spawn(async move {
+            let mut added = Vec::new();
+            for round in 0..6 {
+                let mut wallets: Vec<NewWallet> = (0..=(n + round) % 3).map(|_| new_wallet(&tron())).collect();
+                // A wallet of another network in the same commit, and now and then one too many.
+                wallets.push(new_wallet(&Network::new("ethereum")));
+                let spoiled = (n * 7 + round) % 5 == 0;
+                if spoiled {
+                    wallets.push(NewWallet { id: WalletId::new(at(0), id_bytes()), ..duplicate.clone() });
+                }
+                let ours = wallets.iter().filter(|wallet| wallet.network == tron()).map(|wallet| wallet.address).collect::<Vec<_>>();
+                // Two that wait for each other on two networks are told to try again.
+                loop {
+                    let outcome = store.commit(Changes { new_wallets: wallets.clone(), ..Changes::default() }).await.unwrap();
+                    if outcome == Commit::Done {
+                        assert!(!spoiled);
+                        added.extend(ours);
+                        break;
+                    }
+                    if spoiled {
+                        break;
+                    }
+                }
+            }
+            added
+        })
+    });
+    let mut expected: Vec<Address> = vec![duplicate.address];
+    for added in join_all(writers).await {
+        expected.extend(added.unwrap());
+    }
+    over.store(true, Ordering::SeqCst);
+    expected.sort_unstable();
+    for reader in readers {
+        let (mut seen, steps) = reader.await.unwrap();
+        assert!(steps > 3, "the reader saw the set grow {steps} times: nothing was concurrent");
+        seen.sort_unstable();
+        assert!(seen == expected, "seen {} addresses, expected {}", seen.len(), expected.len());
+    }
+    // Read from the start, the same.
+    let (_, mut all) = store.addresses_since(&tron(), 0).await.unwrap();
+    all.sort_unstable();
+    assert_eq!(all, expected);
+    assert_eq!(store.addresses_since(&Network::new("bsc"), 0).await.unwrap(), (0, Vec::new()));
+}
+
+async fn free_wallets_come_fresh_first_then_longest_rested(ground: Ground) {
+    let store = ground.open().await;
+    let ranked = |rank: i64, kind: WalletKind| NewWallet { queue_rank: rank, kind, ..new_wallet(&tron()) };
+    let rested = ranked(at(100).millis(), WalletKind::Imported);
+    let (fresh, fresh_too) = (ranked(0, WalletKind::Random), ranked(0, WalletKind::Random));
+    let long_rested = ranked(at(50).millis(), WalletKind::Imported);
+    let elsewhere = new_wallet(&Network::new("ethereum"));
+    let new_wallets = vec![rested.clone(), fresh.clone(), elsewhere, long_rested.clone(), fresh_too.clone()];
+    done(&store, Changes { new_wallets, ..Changes::default() }).await;
+    let free = async |limit: i64| store.free_wallets(&tron(), limit).await.unwrap().into_iter().map(|w| w.id).collect::<Vec<_>>();
+    assert_eq!(free(10).await, [fresh.id, fresh_too.id, long_rested.id, rested.id]);
+    assert_eq!(free(1).await, [fresh.id]);
+
+    // Lent, it is not offered; returned, it is last.
+    let order = new_order();
+    done(&store, Changes { wallets: vec![lend(fresh.id, 1, order.id)], ..Changes::default() }).await;
+    assert_eq!(free(10).await, [fresh_too.id, long_rested.id, rested.id]);
+    let rest = WalletChange { id: fresh.id, version: 2, kind: WalletMove::Rest { leased_to: 90, until: at(200) } };
+    done(&store, Changes { wallets: vec![rest], ..Changes::default() }).await;
+    assert_eq!(free(10).await.len(), 3, "one that rests is not offered");
+    let back = WalletChange { id: fresh.id, version: 3, kind: WalletMove::Return { queue_rank: at(201).millis() } };
+    done(&store, Changes { wallets: vec![back], ..Changes::default() }).await;
+    assert_eq!(free(10).await, [fresh_too.id, long_rested.id, rested.id, fresh.id]);
+}
+
+async fn a_wallet_is_lent_rests_and_returns(ground: Ground) {
+    let store = ground.open().await;
+    let wallet = add_wallets(&store, 2).await.remove(0);
+    let order = add_order(&store).await;
+    let lease = new_lease(order.id, &wallet, 0);
+    let row = async || store.wallet(wallet.id).await.unwrap().unwrap();
+    let step = async |changes: Changes| store.commit(changes).await.unwrap();
+    let wallet_move = |version: i64, kind: WalletMove| Changes {
+        wallets: vec![WalletChange { id: wallet.id, version, kind }],
+        ..Changes::default()
+    };
+    let made = row().await;
+    assert_eq!((made.status, made.ever_leased, made.version), (WalletStatus::Available, false, 1));
+    assert_eq!((made.leased_to, made.paid_at, made.order, made.last_used_at), (None, None, None, None));
+    assert_eq!((made.address, made.address_text, made.tag, made.kind), (wallet.address, wallet.address_text.clone(), wallet.tag.clone(), wallet.kind));
+
+    // Money to an idle wallet is noted; the mark only ever rises.
+    for number in [30, 20] {
+        let version = row().await.version;
+        assert_eq!(step(wallet_move(version, WalletMove::PaidAt(number))).await, Commit::Done);
+    }
+    assert_eq!((row().await.paid_at, row().await.version), (Some(30), 3));
+
+    let lent = Changes { new_leases: vec![lease.clone()], ..wallet_move(3, WalletMove::Lease { order: order.id, at: at(1) }) };
+    assert_eq!(step(lent).await, Commit::Done);
+    let found = row().await;
+    assert_eq!((found.status, found.order, found.ever_leased, found.last_used_at), (WalletStatus::Occupied, Some(order.id), true, Some(at(1))));
+    // It is not lent twice, and does not return without having rested.
+    assert_eq!(step(wallet_move(4, WalletMove::Lease { order: order.id, at: at(2) })).await, Commit::Conflict);
+    assert_eq!(step(wallet_move(4, WalletMove::Return { queue_rank: 1 })).await, Commit::Conflict);
+
+    // A lease is over when its order is, and its late window too.
+    let over = async |second: i64| store.leases_over(&tron(), at(second), 10).await.unwrap();
+    assert!(over(9_999).await.is_empty(), "its order is pending");
+    let paid = Order { status: Status::Paid, facts: Facts { paid: Some(Paid { at: at(9), by: PaidBy::Money, late: false }), ..Facts::default() }, ..order.order.clone() };
+    assert_eq!(step(Changes { orders: vec![order_change(order.id, 1, paid)], ..Changes::default() }).await, Commit::Done);
+    assert!(over(1_500).await.is_empty(), "the settled chain is at the end of the window, not past it");
+    assert_eq!(over(1_501).await, [lease.lease.clone()]);
+    assert!(store.leases_over(&Network::new("ethereum"), at(9_999), 10).await.unwrap().is_empty());
+
+    let rests = Changes { ended_leases: vec![(lease.lease.clone(), 77)], ..wallet_move(4, WalletMove::Rest { leased_to: 77, until: at(2_000) }) };
+    assert_eq!(step(rests).await, Commit::Done);
+    assert!(over(9_999).await.is_empty());
+    let found = row().await;
+    assert_eq!((found.status, found.order, found.leased_to), (WalletStatus::Cooldown, None, Some(77)));
+    let rested = async |second: i64| store.rested_wallets(&tron(), at(second), 10).await.unwrap().len();
+    assert_eq!((rested(2_000).await, rested(2_001).await), (0, 1));
+    assert_eq!(step(wallet_move(5, WalletMove::Lease { order: order.id, at: at(2) })).await, Commit::Conflict, "it rests");
+    assert_eq!(step(wallet_move(5, WalletMove::Return { queue_rank: 5 })).await, Commit::Done);
+    assert_eq!((row().await.status, rested(9_999).await), (WalletStatus::Available, 0));
+    assert_eq!(step(wallet_move(6, WalletMove::Lease { order: order.id, at: at(3) })).await, Commit::Done);
+
+    let counts = store.wallet_counts().await.unwrap();
+    let mut counts: Vec<(&str, i64)> = counts.iter().map(|count| (count.status.name(), count.count)).collect();
+    counts.sort_unstable();
+    assert_eq!(counts, [("available", 1), ("occupied", 1)]);
+}
+
+/// Everything an order is made of, as wild as the types allow.
+#[derive(Clone, Debug)]
+struct Written {
+    terms: Terms,
+    details: Details,
+    livemode: bool,
+    later: Order,
+    cancel_reason: Option<String>,
+    leases: Vec<(u64, Option<u64>)>,
+    payments: Vec<(Payment, Recorded, Option<String>)>,
+}
+
+/// PostgreSQL's texts hold every character but NUL, which the API refuses.
+fn text() -> impl Strategy<Value = String> {
+    "[^\\x00]{0,20}"
+}
+
+fn time() -> impl Strategy<Value = Time> {
+    any::<i64>().prop_map(Time::from_millis)
+}
+
+fn amount() -> impl Strategy<Value = Amount> {
+    (0..=Amount::MAX.micros()).prop_map(micros)
+}
+
+/// Heights and spans as far as the database's 64 bits with a sign go.
+fn long() -> impl Strategy<Value = u64> {
+    0..=i64::MAX.unsigned_abs()
+}
+
+fn depth() -> impl Strategy<Value = Depth> {
+    option::of(any::<u32>()).prop_map(|blocks| blocks.map_or(Depth::Final, Depth::Blocks))
+}
+
+fn network() -> impl Strategy<Value = Network> {
+    "[a-z][a-z0-9_-]{0,15}".prop_map(|name| Network::new(&name))
+}
+
+fn any_terms() -> impl Strategy<Value = Terms> {
+    (amount(), amount(), time(), long(), any::<bool>(), long(), btree_map(network(), depth(), 0..4)).prop_map(
+        |(amount, tolerance, expires_at, late_window, accept_late, cooldown, depths)| Terms {
+            amount,
+            tolerance,
+            expires_at,
+            late_window: Span::from_millis(late_window),
+            accept_late,
+            cooldown: Span::from_millis(cooldown),
+            depths,
+        },
+    )
+}
+
+fn any_details() -> impl Strategy<Value = Details> {
+    let optional = || option::of(text());
+    ((optional(), optional(), optional(), optional()), (optional(), text(), optional(), any::<bool>())).prop_map(
+        |((user_id, plan_id, merchant_order_id, callback_url), (redirect_url, metadata, note, payer_chooses))| Details {
+            user_id,
+            plan_id,
+            merchant_order_id,
+            callback_url,
+            redirect_url,
+            metadata,
+            note,
+            payer_chooses,
+        },
+    )
+}
+
+fn key() -> impl Strategy<Value = TransferKey> {
+    (any::<[u8; 32]>(), any::<u32>()).prop_map(|(hash, ordinal)| TransferKey { tx_hash: Hash(hash), ordinal })
+}
+
+fn facts() -> impl Strategy<Value = Facts> {
+    let paid = option::of((time(), any::<bool>(), any::<bool>())).prop_map(|paid| {
+        paid.map(|(at, by_money, late)| Paid { at, by: if by_money { PaidBy::Money } else { PaidBy::Person }, late })
+    });
+    let confirmation = option::of((option::of((network(), key())), text()))
+        .prop_map(|confirmation| confirmation.map(|(transfer, reason)| Confirmation { transfer, reason }));
+    (paid, option::of(time()), option::of(time()), confirmation, any::<bool>(), amount()).prop_map(
+        |(paid, expired_at, cancelled_at, confirmation, reverted, excess_told)| Facts {
+            paid,
+            expired_at,
+            cancelled_at,
+            confirmation,
+            reverted,
+            excess_told,
+        },
+    )
+}
+
+fn one_of<T: Copy + std::fmt::Debug + 'static>(all: &'static [T]) -> impl Strategy<Value = T> {
+    (0..all.len()).prop_map(move |index| all[index])
+}
+
+fn any_payment() -> impl Strategy<Value = Payment> {
+    let state = (any::<bool>(), any::<bool>(), any::<bool>(), any::<bool>(), any::<bool>(), any::<bool>());
+    let value = proptest::prop_oneof![any::<[u8; 32]>(), Just([0xff; 32]), Just([0; 32]), any::<u8>().prop_map(|last| {
+        let mut word = [0; 32];
+        word[31] = last;
+        word
+    })];
+    (network(), key(), any::<[u8; 20]>(), any::<[u8; 20]>(), value, any::<u8>(), long(), time(), state).prop_map(
+        |(network, key, from, to, value, decimals, number, time, (standing, proven, settled, promoted, by_hand, late_told))| Payment {
+            network,
+            key,
+            from: Address(from),
+            to: Address(to),
+            value: Raw::from_be_bytes(value),
+            decimals,
+            block: Mark { number, time },
+            standing,
+            proven,
+            // Only what stands is settled.
+            settled: settled && standing,
+            promoted,
+            by_hand,
+            late_told,
+        },
+    )
+}
+
+fn written() -> impl Strategy<Value = Written> {
+    const STATUS: &[Status] = Status::ALL;
+    let later = (facts(), one_of(STATUS), option::of(one_of(Exception::ALL)), (amount(), amount()), option::of(network()), time());
+    let payments = vec((any_payment(), one_of(Recorded::ALL), option::of(text())), 0..4);
+    let leases = vec((long(), option::of(long())), 0..4);
+    ((any_terms(), any_details(), any::<bool>()), later, option::of(text()), leases, payments).prop_map(
+        |((terms, details, livemode), (facts, status, exception, (received, confirmed), current, expires_at), cancel_reason, leases, payments)| {
+            let tally = Tally { received, confirmed };
+            let later = Order { terms: Terms { expires_at, ..terms.clone() }, facts, leases: Vec::new(), current, tally, status, exception };
+            Written { terms, details, livemode, later, cancel_reason, leases, payments }
+        },
+    )
+}
+
+async fn orders_come_back_as_they_were_stored(ground: Ground) {
+    let store = ground.open().await;
+    let runtime = tokio::runtime::Handle::current();
+    tokio::task::block_in_place(|| {
+        let config = Config { cases: 150, failure_persistence: None, ..Config::default() };
+        TestRunner::new(config).run(&written(), |written| {
+            runtime.block_on(comes_back(&store, written));
+            Ok(())
+        })
+    })
+    .unwrap();
+}
+
+async fn comes_back(store: &Store, written: Written) {
+    // The shrinker stores the same numbers again: a merchant of its own keeps them apart.
+    let merchant = MerchantId::new(at(0), id_bytes());
+    let mut new = NewOrder { merchant, livemode: written.livemode, details: written.details, ..new_order() };
+    new.order = Order { current: written.later.current.clone(), ..order::open(written.terms) };
+    let leases: Vec<(NewLease, Option<u64>)> = written
+        .leases
+        .iter()
+        .map(|(from, to)| (new_lease(new.id, &new_wallet(&tron()), *from), *to))
+        .collect();
+    done(
+        store,
+        Changes {
+            new_orders: vec![new.clone()],
+            new_leases: leases.iter().map(|(lease, _)| lease.clone()).collect(),
+            ..Changes::default()
+        },
+    )
+    .await;
+    let mut expected = new.order.clone();
+    expected.leases = leases.iter().map(|(lease, _)| lease.lease.clone()).collect();
+    let addresses: Vec<(String, String)> = leases.iter().map(|(lease, _)| (lease.address_text.clone(), lease.tag.clone())).collect();
+    let found = store.order(new.id).await.unwrap().unwrap();
+    assert_eq!(found.order, expected);
+    assert_eq!((found.merchant, found.livemode, found.created_at), (merchant, new.livemode, new.created_at));
+    assert_eq!((&found.details, &found.addresses), (&new.details, &addresses));
+    assert_eq!((found.version, found.cancel_reason, found.transfers.len()), (1, None, 0));
+
+    // Then it takes a step, with all its payments; two rounds, so that stored rows change too.
+    let transfers: Vec<TransferChange> = written
+        .payments
+        .into_iter()
+        .map(|(payment, recorded, raw_log)| {
+            let payment = Payment { key: TransferKey { tx_hash: hash(), ..payment.key }, ..payment };
+            let wallet = raw_log.as_ref().map(|_| WalletId::new(at(0), id_bytes()));
+            TransferChange { recorded, raw_log, wallet, ..new_transfer(payment, Some(new.id)) }
+        })
+        .collect();
+    let first: Vec<TransferChange> = transfers.iter().map(|transfer| {
+        let payment = Payment { standing: true, proven: false, settled: false, promoted: false, by_hand: false, late_told: false, ..transfer.payment.clone() };
+        TransferChange { payment, recorded: Recorded::Matched, ..transfer.clone() }
+    }).collect();
+    done(store, Changes { transfers: first, ..Changes::default() }).await;
+    let later = Order { leases: expected.leases.clone(), ..written.later };
+    let again = transfers.iter().map(|transfer| TransferChange { version: Some(1), ..transfer.clone() }).collect();
+    done(
+        store,
+        Changes {
+            orders: vec![OrderChange { id: new.id, version: 1, order: later.clone(), cancel_reason: written.cancel_reason.clone() }],
+            ended_leases: leases.iter().filter_map(|(lease, to)| Some((lease.lease.clone(), (*to)?))).collect(),
+            transfers: again,
+            ..Changes::default()
+        },
+    )
+    .await;
+    let mut expected = later;
+    for (lease, (_, to)) in expected.leases.iter_mut().zip(&leases) {
+        lease.to = *to;
+    }
+    let found = store.order(new.id).await.unwrap().unwrap();
+    assert_eq!(found.order, expected);
+    assert_eq!((found.version, &found.cancel_reason, &found.details), (2, &written.cancel_reason, &new.details));
+    let mut sorted: Vec<&TransferChange> = transfers.iter().collect();
+    sorted.sort_by_key(|transfer| (transfer.payment.block.number, transfer.id));
+    assert_eq!(found.transfers.len(), sorted.len());
+    for (found, stored) in found.transfers.iter().zip(sorted) {
+        same_transfer(found, stored);
+        assert_eq!(found.version, 2);
+    }
+}
+
+fn same_transfer(found: &TransferRow, stored: &TransferChange) {
+    assert_eq!((found.id, &found.payment, found.block_hash), (stored.id, &stored.payment, stored.block_hash));
+    assert_eq!((found.recorded, found.order, found.wallet), (stored.recorded, stored.order, stored.wallet));
+    assert_eq!((&found.address_texts, found.seen_at), (&stored.address_texts, stored.seen_at));
+}
+
+async fn transfers_are_found_by_every_question(ground: Ground) {
+    let store = ground.open().await;
+    let order = add_order(&store).await;
+    let other = Network::new("ethereum");
+    let make = |number: u64, change: &dyn Fn(&mut Payment)| {
+        let mut payment = payment(address(), number);
+        change(&mut payment);
+        new_transfer(payment, Some(order.id))
+    };
+    let pending = make(10, &|_| ());
+    let settled = make(11, &|payment| payment.settled = true);
+    let orphaned = make(12, &|payment| payment.standing = false);
+    let newest = make(13, &|_| ());
+    let elsewhere = make(12, &|payment| payment.network = other.clone());
+    let transfers = vec![pending.clone(), settled.clone(), orphaned.clone(), newest.clone(), elsewhere.clone()];
+    done(&store, Changes { transfers, ..Changes::default() }).await;
+    let ids = |rows: Vec<TransferRow>| rows.into_iter().map(|row| row.id).collect::<Vec<_>>();
+
+    assert_eq!(ids(store.transfers_above(&tron(), 10).await.unwrap()), [settled.id, newest.id], "above, and standing");
+    assert_eq!(ids(store.transfers_above(&other, 0).await.unwrap()), [elsewhere.id]);
+    assert_eq!(ids(store.unsettled(&tron(), 12, 10).await.unwrap()), [pending.id], "up to the height, and pending");
+    assert_eq!(ids(store.unsettled(&tron(), 13, 10).await.unwrap()), [pending.id, newest.id]);
+    assert_eq!(ids(store.unsettled(&tron(), 13, 1).await.unwrap()), [pending.id], "the oldest first");
+    let keys = [settled.payment.key, orphaned.payment.key, elsewhere.payment.key];
+    let found: BTreeSet<TransferId> = ids(store.transfers_by_key(&tron(), &keys).await.unwrap()).into_iter().collect();
+    assert_eq!(found, [settled.id, orphaned.id].into(), "orphaned ones too, of this network only");
+    assert_eq!(store.order(order.id).await.unwrap().unwrap().transfers.len(), 5, "an order has the money of all networks");
+
+    // Moved from one order to another, and to none.
+    let second = add_order(&store).await;
+    let moved = |version: i64, order: Option<OrderId>| TransferChange { version: Some(version), order, ..pending.clone() };
+    done(&store, Changes { transfers: vec![moved(1, Some(second.id))], ..Changes::default() }).await;
+    assert_eq!(ids(store.order(second.id).await.unwrap().unwrap().transfers), [pending.id]);
+    done(&store, Changes { transfers: vec![moved(2, None)], ..Changes::default() }).await;
+    assert!(store.order(second.id).await.unwrap().unwrap().transfers.is_empty());
+    assert_eq!(store.order(order.id).await.unwrap().unwrap().transfers.len(), 4);
+}
+
+async fn orders_past_their_time_are_found(ground: Ground) {
+    let store = ground.open().await;
+    let wallets = add_wallets(&store, 2).await;
+    // Ends at 900 s.
+    let (leased, paid, unleased) = (new_order(), new_order(), new_order());
+    let leases = vec![new_lease(leased.id, &wallets[0], 0), new_lease(paid.id, &wallets[1], 0)];
+    let new_orders = vec![leased.clone(), paid.clone(), unleased.clone()];
+    done(&store, Changes { new_orders, new_leases: leases, ..Changes::default() }).await;
+    let is_paid = Order { status: Status::Paid, ..paid.order.clone() };
+    done(&store, Changes { orders: vec![order_change(paid.id, 1, is_paid)], ..Changes::default() }).await;
+    let past = async |network: &str, second: i64| store.orders_past(&Network::new(network), at(second), 10).await.unwrap();
+    assert!(past("tron", 900).await.is_empty());
+    assert_eq!(past("tron", 901).await, [leased.id]);
+    assert!(past("ethereum", 901).await.is_empty());
+    assert!(store.unleased_orders_past(at(900), 10).await.unwrap().is_empty());
+    assert_eq!(store.unleased_orders_past(at(901), 10).await.unwrap(), [unleased.id]);
+    let chosen = Order { current: Some(tron()), ..unleased.order.clone() };
+    let lease = new_lease(unleased.id, &new_wallet(&tron()), 0);
+    done(&store, Changes { orders: vec![order_change(unleased.id, 1, chosen)], new_leases: vec![lease], ..Changes::default() }).await;
+    assert!(store.unleased_orders_past(at(901), 10).await.unwrap().is_empty());
+    assert_eq!(past("tron", 901).await.len(), 2);
+}
+
+/// The ids of an order's list, one page after the other; `between` happens after each page.
+async fn all_pages(store: &Store, filter: OrderFilter, limit: i64, between: impl AsyncFn()) -> Vec<OrderId> {
+    let (mut seen, mut before): (Vec<OrderId>, Option<String>) = (Vec::new(), None);
+    loop {
+        let page = store.list_orders(OrderFilter { before, ..filter.clone() }, limit).await.unwrap();
+        seen.extend(page.iter().map(|order| order.id));
+        match page.last() {
+            Some(last) => before = Some(last.id.to_string()),
+            None => return seen,
+        }
+        between().await;
+    }
+}
+
+async fn pages_of_orders_are_stable_and_filters_fit(ground: Ground) {
+    let store = ground.open().await;
+    let theirs = MerchantId::new(at(0), [8; 10]);
+    let mut made: Vec<NewOrder> = Vec::new();
+    for n in 0..23_i64 {
+        let mut order = NewOrder { created_at: at(n), ..new_order() };
+        order.id = OrderId::new(at(n), id_bytes());
+        order.merchant = if n % 4 == 0 { theirs } else { merchant_id() };
+        order.order.terms.amount = micros(1_000_000 * u64::try_from(n).unwrap());
+        order.details.user_id = Some(format!("user {}", n % 3));
+        order.details.merchant_order_id = Some(format!("N-{n}"));
+        made.push(order);
+    }
+    done(&store, Changes { new_orders: made.clone(), ..Changes::default() }).await;
+    let wallet = add_wallets(&store, 1).await.remove(0);
+    let transfer = new_transfer(payment(wallet.address, 7), Some(made[9].id));
+    let expired = Order { status: Status::Expired, ..made[9].order.clone() };
+    done(
+        &store,
+        Changes {
+            new_leases: vec![new_lease(made[9].id, &wallet, 0)],
+            orders: vec![order_change(made[9].id, 1, expired)],
+            transfers: vec![transfer.clone()],
+            ..Changes::default()
+        },
+    )
+    .await;
+    let fits = |test: &dyn Fn(&NewOrder) -> bool| {
+        let mut ids: Vec<OrderId> = made.iter().filter(|order| test(order)).map(|order| order.id).collect();
+        ids.reverse();
+        ids
+    };
+
+    // New orders that come in between the pages are on none of them, and push nothing over an edge.
+    for limit in [1, 7, 22, 23, 100] {
+        let newer = async || {
+            let late = NewOrder { id: OrderId::new(at(10_000), id_bytes()), created_at: at(10_000), ..new_order() };
+            done(&store, Changes { new_orders: vec![late], ..Changes::default() }).await;
+        };
+        let of_old = OrderFilter { created_to: Some(at(100)), ..OrderFilter::default() };
+        assert_eq!(all_pages(&store, of_old, limit, newer).await, fits(&|_| true), "pages of {limit}");
+        let newest = OrderId::new(at(9_999), [0; 10]).to_string();
+        let unfiltered = OrderFilter { before: Some(newest), ..OrderFilter::default() };
+        let page = store.list_orders(unfiltered, 100).await.unwrap();
+        assert_eq!(page.iter().map(|order| order.id).collect::<Vec<_>>(), fits(&|_| true));
+    }
+
+    let old = || OrderFilter { created_to: Some(at(100)), ..OrderFilter::default() };
+    let leased = made[9].id;
+    let table: Vec<(&str, OrderFilter, Vec<OrderId>)> = vec![
+        ("merchant", OrderFilter { merchant: Some(theirs), ..old() }, fits(&|order| order.merchant == theirs)),
+        ("status", OrderFilter { status: Some(Status::Expired), ..old() }, vec![leased]),
+        ("pending", OrderFilter { status: Some(Status::Pending), ..old() }, fits(&|order| order.id != leased)),
+        ("network", OrderFilter { network: Some(tron()), ..old() }, vec![leased]),
+        ("no network", OrderFilter { network: Some(Network::new("bsc")), ..old() }, vec![]),
+        ("user", OrderFilter { user_id: Some("user 1".into()), ..old() }, fits(&|order| order.details.user_id.as_deref() == Some("user 1"))),
+        ("number", OrderFilter { merchant_order_id: Some("N-5".into()), ..old() }, vec![made[5].id]),
+        ("address", OrderFilter { address: Some(wallet.address_text.clone()), ..old() }, vec![leased]),
+        ("transaction", OrderFilter { tx_hash: Some(transfer.payment.key.tx_hash.to_string()), ..old() }, vec![leased]),
+        ("no transaction", OrderFilter { tx_hash: Some(hash().to_string()), ..old() }, vec![]),
+        ("from", OrderFilter { created_from: Some(at(20)), ..old() }, fits(&|order| order.created_at >= at(20))),
+        ("to", OrderFilter { created_to: Some(at(3)), ..old() }, fits(&|order| order.created_at <= at(3))),
+        ("least", OrderFilter { amount_min: Some(micros(20_000_000)), ..old() }, fits(&|order| order.order.terms.amount >= micros(20_000_000))),
+        ("most", OrderFilter { amount_max: Some(micros(2_000_000)), ..old() }, fits(&|order| order.order.terms.amount <= micros(2_000_000))),
+        (
+            "several",
+            OrderFilter { merchant: Some(merchant_id()), user_id: Some("user 0".into()), status: Some(Status::Expired), ..old() },
+            vec![leased],
+        ),
+        ("a text that is SQL", OrderFilter { user_id: Some("' OR 1=1 --".into()), ..old() }, vec![]),
+    ];
+    for (what, filter, expected) in table {
+        for limit in [2, 50] {
+            assert_eq!(all_pages(&store, filter.clone(), limit, async || ()).await, expected, "{what}, pages of {limit}");
+        }
+    }
+}
+
+async fn pages_of_wallets_are_stable_and_filters_fit(ground: Ground) {
+    let store = ground.open().await;
+    let mut made = add_wallets(&store, 15).await;
+    let imported = NewWallet { kind: WalletKind::Imported, ..new_wallet(&Network::new("ethereum")) };
+    done(&store, Changes { new_wallets: vec![imported.clone()], ..Changes::default() }).await;
+    made.push(imported.clone());
+    done(&store, Changes { wallets: vec![lend(made[3].id, 1, new_order().id)], ..Changes::default() }).await;
+    let mut expected: Vec<WalletId> = made.iter().map(|wallet| wallet.id).collect();
+    expected.sort_unstable_by(|a, b| b.cmp(a));
+    let (mut seen, mut before): (Vec<WalletId>, Option<String>) = (Vec::new(), None);
+    loop {
+        let page = store.wallets(WalletFilter { before, ..WalletFilter::default() }, 4).await.unwrap();
+        seen.extend(page.iter().map(|wallet| wallet.id));
+        let Some(last) = page.last() else { break };
+        before = Some(last.id.to_string());
+        let newer = NewWallet { id: WalletId::new(at(10_000), id_bytes()), ..new_wallet(&Network::new("bsc")) };
+        done(&store, Changes { new_wallets: vec![newer], ..Changes::default() }).await;
+    }
+    assert_eq!(seen, expected);
+    let find = async |filter: WalletFilter| store.wallets(filter, 50).await.unwrap().into_iter().map(|w| w.id).collect::<Vec<_>>();
+    assert_eq!(find(WalletFilter { kind: Some(WalletKind::Imported), ..WalletFilter::default() }).await, [imported.id]);
+    assert_eq!(find(WalletFilter { network: Some(Network::new("ethereum")), ..WalletFilter::default() }).await, [imported.id]);
+    assert_eq!(find(WalletFilter { status: Some(WalletStatus::Occupied), ..WalletFilter::default() }).await, [made[3].id]);
+    assert_eq!(find(WalletFilter { address: Some(made[7].address_text.clone()), ..WalletFilter::default() }).await, [made[7].id]);
+}
+
+/// Above the 500 values that one statement holds.
+async fn long_lists_are_asked_in_parts(ground: Ground) {
+    const MANY: usize = 1_201;
+    let store = ground.open().await;
+    let wallets = add_wallets(&store, MANY).await;
+    let orders: Vec<NewOrder> = (0..MANY).map(|_| new_order()).collect();
+    let transfers: Vec<TransferChange> =
+        wallets.iter().zip(&orders).map(|(wallet, order)| new_transfer(payment(wallet.address, 7), Some(order.id))).collect();
+    let leases: Vec<NewLease> = wallets.iter().zip(&orders).map(|(wallet, order)| new_lease(order.id, wallet, 0)).collect();
+    let journal = transfers.iter().map(|transfer| entry(transfer.id, 0, ("wallet:a", "unmatched"), raw(3))).collect();
+    done(&store, Changes { new_orders: orders.clone(), new_leases: leases, transfers: transfers.clone(), journal, ..Changes::default() }).await;
+
+    let ids: Vec<OrderId> = orders.iter().map(|order| order.id).collect();
+    let found = store.orders(&ids).await.unwrap();
+    assert_eq!(found.iter().map(|order| order.id).collect::<BTreeSet<_>>(), ids.into_iter().collect());
+    assert!(found.iter().all(|order| order.transfers.len() == 1 && order.order.leases.len() == 1));
+    let addresses: Vec<Address> = wallets.iter().map(|wallet| wallet.address).collect();
+    assert_eq!(store.wallets_at(&tron(), &addresses).await.unwrap().len(), MANY);
+    let wallet_ids: Vec<WalletId> = wallets.iter().map(|wallet| wallet.id).collect();
+    assert_eq!(store.windows(&wallet_ids).await.unwrap().len(), MANY);
+    let keys: Vec<TransferKey> = transfers.iter().map(|transfer| transfer.payment.key).collect();
+    assert_eq!(store.transfers_by_key(&tron(), &keys).await.unwrap().len(), MANY);
+    let transfer_ids: Vec<TransferId> = transfers.iter().map(|transfer| transfer.id).collect();
+    assert_eq!(store.journal_turns(&transfer_ids).await.unwrap().values().sum::<i64>(), i64::try_from(MANY).unwrap());
+    assert!(store.orders(&[]).await.unwrap().is_empty());
+    assert!(store.wallets_at(&tron(), &[]).await.unwrap().is_empty());
+    assert!(store.transfers_by_key(&tron(), &[]).await.unwrap().is_empty());
+}
+
+async fn the_books_are_sums_of_entries(ground: Ground) {
+    let store = ground.open().await;
+    assert!(store.balances().await.unwrap().is_empty());
+    let id = || TransferId::new(at(5), id_bytes());
+    let (corrected, other) = (id(), id());
+    // More than 64 and than 128 bits hold, as EVM tokens with 18 decimals may.
+    let huge: Raw = "340282366920938463463374607431768211456000000".parse().unwrap();
+    let elsewhere = JournalEntry { network: Network::new("ethereum"), ..entry(id(), 0, ("wallet:a", "unmatched"), raw(9)) };
+    let journal = vec![
+        entry(corrected, 0, ("wallet:a", "order:1"), raw(1_000)),
+        entry(corrected, 1, ("order:1", "wallet:a"), raw(1_000)),
+        entry(corrected, 2, ("wallet:a", "order:2"), raw(1_000)),
+        entry(other, 0, ("wallet:a", "order:1"), huge),
+        entry(id(), 0, ("wallet:b", "wallet:a"), raw(400)),
+        elsewhere,
+    ];
+    done(&store, Changes { journal, ..Changes::default() }).await;
+    let turns = store.journal_turns(&[corrected, other, id()]).await.unwrap();
+    assert_eq!(turns, [(corrected, 3), (other, 1)].into());
+    refused(&store, Changes { journal: vec![entry(corrected, 2, ("wallet:a", "order:2"), raw(1))], ..Changes::default() }).await;
+    let books = store.balances().await.unwrap();
+    let account = |network: &str, name: &str| books[&(Network::new(network), name.to_owned())];
+    assert_eq!(account("tron", "wallet:a"), huge.saturating_add(raw(600)));
+    assert_eq!(account("tron", "wallet:b"), raw(400));
+    assert_eq!(account("ethereum", "wallet:a"), raw(9));
+}
+
+async fn a_rewind_forgets_the_branch(ground: Ground) {
+    let store = ground.open().await;
+    let first = blocks(None, 5, 6);
+    done(&store, Changes { cursor: Some(Cursor { finalized: Some(6), ..cursor(None, first.clone()) }), ..Changes::default() }).await;
+    let found = store.network(&tron()).await.unwrap().unwrap();
+    assert_eq!((found.recent, found.peak, found.finalized, found.halted, found.version), (first.clone(), 10, Some(6), None, 1));
+    // The same heights on top without going back are refused: a branch is never mixed with another.
+    refused(&store, Changes { cursor: Some(cursor(Some(1), blocks(first.get(2), 8, 2))), ..Changes::default() }).await;
+
+    let branch = blocks(first.get(2), 8, 2);
+    let rewound = Cursor { rewind_to: Some(7), peak: 10, halted: Some("why".into()), ..cursor(Some(1), branch.clone()) };
+    done(&store, Changes { cursor: Some(rewound), ..Changes::default() }).await;
+    let kept: Vec<BlockRef> = first[..3].iter().chain(&branch).copied().collect();
+    let found = store.network(&tron()).await.unwrap().unwrap();
+    assert_eq!((found.recent, found.peak, found.halted.as_deref()), (kept.clone(), 10, Some("why")));
+
+    let next = blocks(branch.last(), 10, 1);
+    let forgetting = Cursor { forget_below: Some(7), ..cursor(Some(2), next.clone()) };
+    done(&store, Changes { cursor: Some(forgetting), ..Changes::default() }).await;
+    let kept: Vec<BlockRef> = kept[2..].iter().chain(&next).copied().collect();
+    assert_eq!(store.network(&tron()).await.unwrap().unwrap().recent, kept);
+    // Back without anything new.
+    let back = Cursor { rewind_to: Some(8), tip: 8, ..cursor(Some(3), Vec::new()) };
+    done(&store, Changes { cursor: Some(back), ..Changes::default() }).await;
+    assert_eq!(store.network(&tron()).await.unwrap().unwrap().recent, kept[..2]);
+}
+
+async fn a_hundred_orders_at_once_lease_a_hundred_wallets(ground: Ground) {
+    const ORDERS: usize = 100;
+    let store = ground.open().await;
+    add_wallets(&store, ORDERS).await;
+    let tasks = (0..ORDERS).map(|n| {
+        let store = store.clone();
+        tokio::spawn(async move {
+            let order = new_order();
+            let mut conflicts = 0_usize;
+            loop {
+                let free = store.free_wallets(&tron(), 8).await.unwrap();
+                // Each reaches into the same few that come first.
+                let wallet = &free[n % free.len()];
+                let lease = Lease {
+                    id: LeaseId::new(at(1), id_bytes()),
+                    order: order.id,
+                    network: tron(),
+                    wallet: wallet.id,
+                    address: wallet.address,
+                    from: 0,
+                    to: None,
+                };
+                let changes = Changes {
+                    new_orders: vec![order.clone()],
+                    wallets: vec![lend(wallet.id, wallet.version, order.id)],
+                    new_leases: vec![NewLease {
+                        lease,
+                        address_text: wallet.address_text.clone(),
+                        tag: wallet.tag.clone(),
+                        late_until: at(1_500),
+                        at: at(1),
+                    }],
+                    events: vec![new_event(order.id, EventType::Pending)],
+                    ..Changes::default()
+                };
+                match store.commit(changes).await.unwrap() {
+                    Commit::Done => return (order.id, conflicts),
+                    Commit::Conflict => conflicts += 1,
+                }
+            }
+        })
+    });
+    let (mut wallets, mut conflicts) = (BTreeSet::new(), 0);
+    for leased in join_all(tasks).await {
+        let (id, met) = leased.unwrap();
+        conflicts += met;
+        let order = store.order(id).await.unwrap().unwrap();
+        assert_eq!(order.order.leases.len(), 1);
+        assert!(wallets.insert(order.order.leases[0].wallet), "a wallet was lent twice");
+        assert_eq!(store.order_events(id, 0).await.unwrap().len(), 1);
+        assert_eq!(store.wallet(order.order.leases[0].wallet).await.unwrap().unwrap().order, Some(id));
+    }
+    assert_eq!(wallets.len(), ORDERS);
+    assert!(conflicts > 0, "nobody was in anybody's way: this tested nothing");
+    assert!(store.free_wallets(&tron(), 1).await.unwrap().is_empty());
+}
+
+async fn a_store_that_is_opened_again_has_everything(ground: Ground) {
+    let store = ground.open().await;
+    let wallet = add_wallets(&store, 1).await.remove(0);
+    let order = new_order();
+    let transfer = new_transfer(payment(wallet.address, 7), Some(order.id));
+    let changes = Changes {
+        cursor: Some(cursor(None, blocks(None, 5, 3))),
+        new_orders: vec![order.clone()],
+        wallets: vec![lend(wallet.id, 1, order.id)],
+        new_leases: vec![new_lease(order.id, &wallet, 0)],
+        transfers: vec![transfer.clone()],
+        events: vec![with_delivery(new_event(order.id, EventType::Pending), "https://shop.example/")],
+        answer: Some(answer("scope", "body")),
+        ..Changes::default()
+    };
+    done(&store, changes).await;
+    let whole = async |store: &Store| {
+        let order: OrderRow = store.order(order.id).await.unwrap().unwrap();
+        let network = store.network(&tron()).await.unwrap().unwrap();
+        let events: Vec<(i64, String)> =
+            store.order_events(order.id, 0).await.unwrap().into_iter().map(|event| (event.seq, event.id)).collect();
+        let due = store.due_deliveries(at(99), &[], 9).await.unwrap();
+        (
+            format!("{:?}", (order, store.wallet(wallet.id).await.unwrap())),
+            format!("{:?}", (network, events, due)),
+            store.addresses_since(&tron(), 0).await.unwrap(),
+            store.kept_answer("scope").await.unwrap().map(|kept| kept.body),
+        )
+    };
+    let before = whole(&store).await;
+    // While the first is still open, as another process; after it was dropped; after it was closed.
+    let second = ground.try_open(Migrate::No).await.unwrap();
+    assert_eq!(whole(&second).await, before);
+    drop(store);
+    add_wallets(&second, 1).await;
+    second.close().await;
+    let third = ground.open().await;
+    assert_eq!(whole(&third).await.0, before.0);
+    assert_eq!(third.addresses_since(&tron(), 0).await.unwrap().1.len(), 2);
+    // Events go on counting where they were.
+    done(&third, Changes { events: vec![new_event(order.id, EventType::Paid)], ..Changes::default() }).await;
+    let events = third.order_events(order.id, 0).await.unwrap();
+    assert!(events[0].seq < events[1].seq);
+    third.ping().await.unwrap();
+}
+
+async fn a_database_is_not_migrated_unasked(ground: Ground) {
+    let refusal = async || match ground.try_open(Migrate::No).await {
+        Err(StoreError::Open(why)) => why,
+        Err(other) => panic!("refused with {other}"),
+        Ok(_) => panic!("an empty database was opened"),
+    };
+    for _ in 0..2 {
+        let why = refusal().await;
+        assert!(why.contains("tidegate migrate"), "{why}");
+    }
+    ground.open().await.close().await;
+    ground.try_open(Migrate::No).await.unwrap().close().await;
+
+    // A database of a newer binary is refused by an older one, whoever asks.
+    ground.look("INSERT INTO schema_versions (version, name) VALUES (9999, 'from the future')").await;
+    for migrate in [Migrate::No, Migrate::Yes] {
+        let why = ground.try_open(migrate).await.err().unwrap().to_string();
+        assert!(why.contains("9999") && why.contains("newer tidegate"), "{why}");
+    }
+}
+
+async fn two_that_open_an_empty_database_at_once_both_may(ground: Ground) {
+    let openings = join_all((0..8).map(|_| ground.try_open(Migrate::Yes))).await;
+    let stores: Vec<Store> = openings.into_iter().map(|opened| opened.unwrap()).collect();
+    assert_eq!(ground.look("SELECT name FROM schema_versions").await, ["first"]);
+    // Each of them writes, and all read the same.
+    for store in &stores {
+        add_wallets(store, 2).await;
+    }
+    for store in &stores {
+        assert_eq!(store.addresses_since(&tron(), 0).await.unwrap().1.len(), 2 * stores.len());
+    }
+}
+
+async fn settings_merchants_and_keys_are_kept(ground: Ground) {
+    let store = ground.open().await;
+    assert_eq!(store.setting("salt").await.unwrap(), None);
+    let race = join_all((0..8).map(|n| {
+        let store = store.clone();
+        async move { store.setting_or("salt", &format!("salt {n}")).await.unwrap() }
+    }))
+    .await;
+    assert!(race.iter().all(|found| *found == race[0]), "two salts: {race:?}");
+    assert_eq!(store.setting("salt").await.unwrap().as_ref(), race.first());
+
+    let merchant = |name: &str| MerchantRow {
+        id: MerchantId::new(at(0), id_bytes()),
+        name: name.into(),
+        webhook_url: Some("https://shop.example/hook".into()),
+        webhook_secret: "sealed".into(),
+    };
+    let main = merchant("main");
+    assert!(store.add_merchant(&main, at(1)).await.unwrap());
+    assert!(!store.add_merchant(&merchant("main"), at(1)).await.unwrap(), "the name is taken");
+    assert!(store.add_merchant(&merchant("second"), at(1)).await.unwrap());
+    let found = store.merchants().await.unwrap();
+    assert_eq!((found.len(), found[0].id, found[0].webhook_url.clone()), (2, main.id, main.webhook_url.clone()));
+
+    let key = ApiKeyRow { id: KeyId::new(at(0), id_bytes()).to_string(), merchant: main.id, scopes: "orders:read orders:write".into() };
+    store.add_api_key(&key, "hash", true, at(1)).await.unwrap();
+    assert!(store.add_api_key(&ApiKeyRow { id: "key_2".into(), ..key.clone() }, "hash", true, at(1)).await.is_err());
+    let found = store.api_key("hash").await.unwrap().unwrap();
+    assert_eq!((found.id, found.merchant, found.scopes), (key.id, main.id, key.scopes));
+    assert!(store.api_key("another hash").await.unwrap().is_none());
+}
+
+async fn the_names_that_others_rely_on_are_there(ground: Ground) {
+    let store = ground.open().await;
+    let (tables, views, indexes) = match store.engine() {
+        Engine::Sqlite => (
+            "SELECT name FROM sqlite_master WHERE type = 'table'",
+            "SELECT name FROM sqlite_master WHERE type = 'view'",
+            "SELECT name || '|' || sql FROM sqlite_master WHERE type = 'index' AND sql IS NOT NULL",
+        ),
+        Engine::Postgres => (
+            "SELECT CAST(tablename AS TEXT) FROM pg_catalog.pg_tables WHERE schemaname = 'public'",
+            "SELECT CAST(viewname AS TEXT) FROM pg_catalog.pg_views WHERE schemaname = 'public'",
+            "SELECT indexname || '|' || indexdef FROM pg_catalog.pg_indexes WHERE schemaname = 'public'",
+        ),
+    };
+    let found = ground.look(tables).await;
+    for table in
+        ["usdt_wallets", "usdt_payment_orders", "blockchain_transactions", "payment_webhooks", "wallet_balances", "payment_notifications"]
+    {
+        assert!(found.iter().any(|name| name == table), "no table {table} in {found:?}");
+    }
+    assert_eq!(ground.look(views).await, ["recent_transactions"]);
+    let found = ground.look(indexes).await;
+    let found: BTreeMap<&str, &str> = found.iter().filter_map(|line| line.split_once('|')).collect();
+    for (index, is_partial) in [
+        ("idx_wallets_status_network", false),
+        ("idx_wallets_available_network", true),
+        ("idx_orders_status_expires", true),
+        ("idx_orders_pending_user", true),
+        ("idx_transactions_address_time", false),
+        ("idx_balances_wallet_time", false),
+        // I2 stands on this one.
+        ("idx_leases_live_wallet", true),
+    ] {
+        let sql = found.get(index).unwrap_or_else(|| panic!("no index {index} in {found:?}"));
+        assert_eq!(sql.contains("WHERE"), is_partial, "{sql}");
+    }
+    assert!(found["idx_leases_live_wallet"].contains("UNIQUE"));
+    assert!(found["idx_orders_status_expires"].contains("pending"));
+    assert!(found["idx_orders_pending_user"].contains("pending"));
+
+    // The view shows what was seen in the last thirty days.
+    let now = tidegate::clock::now();
+    let day = Span::from_secs(86_400);
+    let month = (0..30).fold(now, |time, _| time.minus(day));
+    let seen = |seen_at: Time| TransferChange { seen_at, ..new_transfer(payment(address(), 7), None) };
+    let (recent, old) = (seen(month.plus(day)), seen(month.minus(day)));
+    done(&store, Changes { transfers: vec![recent.clone(), old], ..Changes::default() }).await;
+    assert_eq!(ground.look("SELECT id FROM recent_transactions").await, [recent.id.to_string()]);
+}
