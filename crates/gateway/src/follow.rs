@@ -28,6 +28,7 @@ use crate::clock;
 use crate::config::StartBlock;
 use crate::gateway::{Gateway, NetworkPart, Wake};
 use crate::orders::{self, mark};
+use crate::start;
 use crate::store::{Commit, NetworkRow, OrderRow, StoreError, TransferRow, WalletRow, marks};
 
 /// The most blocks that are read in one go while catching up.
@@ -72,6 +73,8 @@ enum Trouble {
     Chain(#[from] tidegate_chain::Error),
     #[error("{0}")]
     Store(#[from] StoreError),
+    #[error("{0}")]
+    Mismatch(String),
 }
 
 /// What to do after a pass.
@@ -85,7 +88,7 @@ enum Then {
 
 /// Follows a network until `stop` says so.
 pub async fn run(gateway: Arc<Gateway>, part: Arc<NetworkPart>, mut stop: watch::Receiver<bool>) {
-    let mut follower = Follower { gateway, part, row: None, watched: Watched::default(), epoch: 0, empty_polls: 0, final_asked: None };
+    let mut follower = Follower { gateway, part, row: None, watched: Watched::default(), epoch: 0, empty_polls: 0, final_asked: None, identified: false };
     let mut failures: u32 = 0;
     loop {
         let pause = match follower.pass().await {
@@ -125,11 +128,26 @@ struct Follower {
     epoch: i64,
     empty_polls: u32,
     final_asked: Option<Instant>,
+    /// The chain and its token have shown to be those of the configuration.
+    identified: bool,
 }
 
 impl Follower {
+    /// A network that did not answer at the start is checked before its first block is believed.
+    async fn identify(&mut self) -> Result<(), Trouble> {
+        if !self.identified {
+            let found = self.part.chain.identity().await?;
+            if let Some(wrong) = start::mismatch(&self.part.config, &found) {
+                return Err(Trouble::Mismatch(wrong));
+            }
+            self.identified = true;
+        }
+        Ok(())
+    }
+
     /// One look at the chain and everything that follows from it.
     async fn pass(&mut self) -> Result<Then, Trouble> {
+        self.identify().await?;
         let row = match self.row.take() {
             Some(row) => row,
             None => self.resume().await?,
@@ -322,8 +340,8 @@ impl Follower {
 
     /// Asks for the final head: often while something waits for it, rarely otherwise.
     async fn ask_final(&mut self, row: &mut NetworkRow) -> Result<(), Trouble> {
-        let waits = self.part.config.deepest() == Depth::Final;
         let rested = self.final_asked.is_none_or(|asked| asked.elapsed() > FINAL_PAUSE.to_std());
+        let waits = self.part.config.deepest() == Depth::Final && self.gateway.store.has_unsettled(&row.name).await?;
         if !waits && !rested {
             return Ok(());
         }
@@ -564,6 +582,13 @@ fn cursor(row: &NetworkRow, rewind_to: Option<u64>, blocks: Vec<BlockRef>, forge
     }
 }
 
+/// What becomes of a transfer that was never seen before.
+struct Fate {
+    order: Option<OrderId>,
+    recorded: Recorded,
+    wallet: Option<WalletId>,
+}
+
 /// The rows a pass works on: as they were read, and as they are becoming.
 #[derive(Default)]
 struct Work {
@@ -676,7 +701,7 @@ impl Work {
             };
             let windows = self.windows.get(&wallet_id).map_or(&[][..], Vec::as_slice);
             let claim = lease::claim(windows, &incoming, follower.gateway.config.pool.dust_below);
-            let (owner, recorded) = match claim {
+            let (order, recorded) = match claim {
                 Claim::Order(order) => (Some(order), Recorded::Matched),
                 Claim::Late(order) => (Some(order), Recorded::Late),
                 Claim::Stray => (None, Recorded::Stray),
@@ -684,28 +709,19 @@ impl Work {
                 Claim::Own => (None, Recorded::Own),
                 Claim::Unreadable => (None, Recorded::Unreadable),
             };
+            let fate = Fate { order, recorded, wallet: Some(wallet_id) };
             let paid_at = self.paid_at.entry(wallet_id).or_insert((version, block.at.number));
             paid_at.1 = paid_at.1.max(block.at.number);
-            touched.extend(self.place(follower, transfer, &block.at, owner, recorded, Some(wallet_id), now));
+            touched.extend(self.place(follower, transfer, &block.at, &fate, now));
         }
         self.take_unreadable(follower, block, now);
         touched
     }
 
-    /// Puts a transfer, new or seen before, where it belongs. The order it is part of, if any.
-    #[allow(clippy::too_many_arguments, reason = "the facts of one log")]
-    fn place(
-        &mut self,
-        follower: &Follower,
-        transfer: &Transfer,
-        at: &BlockRef,
-        owner: Option<OrderId>,
-        recorded: Recorded,
-        wallet: Option<WalletId>,
-        now: Time,
-    ) -> Option<OrderId> {
+    /// Puts a transfer where it belongs: one that was seen before stays where it was, whatever block
+    /// it is in now, for a deep fork must not pay a stranger's order. The order it is part of.
+    fn place(&mut self, follower: &Follower, transfer: &Transfer, at: &BlockRef, fate: &Fate, now: Time) -> Option<OrderId> {
         let known = self.find(transfer.key);
-        let by_hand = known.as_ref().is_some_and(|known| known.payment.by_hand);
         let mut row = known.unwrap_or_else(|| {
             let format = |address: &Address| follower.part.chain.format_address(address);
             TransferRow {
@@ -726,23 +742,20 @@ impl Work {
                     late_told: false,
                 },
                 block_hash: at.hash,
-                recorded,
-                order: owner,
-                wallet,
+                recorded: fate.recorded,
+                order: fate.order,
+                wallet: fate.wallet,
                 address_texts: (format(&transfer.from), format(&transfer.to)),
                 seen_at: now,
                 version: 0,
             }
         });
+        if row.block_hash != at.hash {
+            (row.payment.settled, row.payment.proven) = (false, false);
+        }
         row.payment.block = mark(at);
         row.payment.standing = true;
         row.block_hash = at.hash;
-        // What a person linked stays where it was put; everything else belongs to whom the block's
-        // time says, which may have changed with the block.
-        if !by_hand {
-            row.order = owner;
-            row.recorded = recorded;
-        }
         let owner = row.order;
         match owner.and_then(|owner| self.orders.get_mut(&owner)) {
             Some(order) => order.transfers.push(row),
@@ -778,7 +791,7 @@ impl Work {
             let to = ours.unwrap_or(Address([0; 20]));
             let wallet = self.wallets.get(&to).map(|wallet| wallet.id);
             let transfer = Transfer { key: *key, from: Address([0; 20]), to, value: Raw::ZERO };
-            self.place(follower, &transfer, &block.at, None, Recorded::Unreadable, wallet, now);
+            self.place(follower, &transfer, &block.at, &Fate { order: None, recorded: Recorded::Unreadable, wallet }, now);
             if let Some(row) = self.loose.get(key) {
                 self.raw_logs.insert(row.id, raw.clone());
             }
@@ -856,7 +869,7 @@ impl Work {
                 self.loose.insert(transfer.payment.key, transfer);
             }
             let owner = gateway.merchant(row.merchant).await?;
-            orders::tell(gateway, row, &owner, &step.events, &step.alerts, heads, now, changes);
+            orders::tell(gateway, row, &owner, (&step.events, &step.alerts), heads, now, changes);
         }
         Ok(())
     }

@@ -1,4 +1,12 @@
 //! Tidegate: the program around the pure rules, the vault and the chains.
+//!
+//! The parts are put together in [`start`] and live in [`gateway::Gateway`]; [`follow`] is where
+//! money is seen, [`orders`] where it is asked for, [`notify`] where shops are told.
+
+#![cfg_attr(
+    not(test),
+    deny(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::arithmetic_side_effects, clippy::panic)
+)]
 
 pub mod cli;
 pub mod clock;

@@ -22,7 +22,7 @@ use crate::clock;
 use crate::config::Kind;
 use crate::gateway::{Gateway, NetworkPart, Wake};
 use crate::pool::Taken;
-use crate::problem::Problem;
+use crate::problem::{Problem, RACED};
 use crate::store::{Commit, MerchantRow, OrderRow, StoreError};
 
 /// How often a decision is made again after somebody else's commit was first.
@@ -454,24 +454,29 @@ pub async fn open(
         let view = view(gateway, &row, &heads);
         changes.events.push(event(&row, merchant, EventType::Pending, &view, now));
         changes.answer = keep(&view);
-        let keyed = changes.answer.is_some();
+        let scope = changes.answer.as_ref().map(|answer| answer.scope.clone());
         match gateway.store.commit(changes).await? {
             Commit::Done => {
-                tracing::info!(order = %row.id, merchant = %merchant.id, amount = %wish.amount, network = row.order.current.as_ref().map(Network::as_str), "order opened");
+                let network = row.order.current.as_ref().map(Network::as_str);
+                tracing::info!(order = %row.id, merchant = %merchant.id, amount = %wish.amount, network, "order opened");
                 gateway.signal(Wake::Delivery);
                 return Ok(Opened::New(view));
             }
-            // Another request with this idempotency key may have been first: the caller looks.
-            Commit::Conflict if keyed => {
-                return Err(Problem::conflict(
-                    "concurrent_request",
-                    "another request with this idempotency key was first; send it again to get its answer",
-                ));
-            }
-            Commit::Conflict => {}
+            Commit::Conflict => refuse_if_raced(gateway, scope).await?,
         }
     }
     Err(Problem::unavailable("busy", "too many orders at once; try again"))
+}
+
+/// After a conflict: was it another request with the same idempotency key? Then its answer is the
+/// answer, and there is nothing to try again.
+async fn refuse_if_raced(gateway: &Gateway, scope: Option<String>) -> Result<(), Problem> {
+    match scope {
+        Some(scope) if gateway.store.kept_answer(&scope).await?.is_some() => {
+            Err(Problem::conflict(RACED, "another request with this idempotency key was first; send it again to get its answer"))
+        }
+        _ => Ok(()),
+    }
 }
 
 fn check_wish(gateway: &Gateway, wish: &Wish) -> Result<(), Problem> {
@@ -595,8 +600,7 @@ pub fn tell(
     gateway: &Gateway,
     row: &OrderRow,
     merchant: &MerchantRow,
-    events: &[Event],
-    alerts: &[Alert],
+    (events, alerts): (&[Event], &[Alert]),
     heads: &Heads,
     at: Time,
     changes: &mut Changes,
@@ -675,10 +679,12 @@ pub async fn choose(
         changes.orders.push(OrderChange { id: row.id, version: row.version, order: row.order.clone(), cancel_reason: None });
         let view = view(gateway, &row, &gateway.heads());
         changes.answer = keep(&view);
+        let scope = changes.answer.as_ref().map(|answer| answer.scope.clone());
         if gateway.store.commit(changes).await? == Commit::Done {
             gateway.signal(Wake::Order(row.id));
             return Ok(row);
         }
+        refuse_if_raced(gateway, scope).await?;
     }
     Err(Problem::unavailable("busy", "this order changes too fast; try again"))
 }
@@ -705,7 +711,7 @@ pub async fn cancel(
         if order != row.order {
             row.order = order;
             crate::follow::take_payments(&mut row, payments, &mut changes);
-            tell(gateway, &row, &owner, &events, &alerts, &heads, now, &mut changes);
+            tell(gateway, &row, &owner, (&events, &alerts), &heads, now, &mut changes);
             changes.orders.push(OrderChange {
                 id: row.id,
                 version: row.version,
@@ -715,11 +721,13 @@ pub async fn cancel(
         }
         let view = view(gateway, &row, &heads);
         changes.answer = keep(&view);
+        let scope = changes.answer.as_ref().map(|answer| answer.scope.clone());
         if gateway.store.commit(changes).await? == Commit::Done {
             gateway.signal(Wake::Order(row.id));
             gateway.signal(Wake::Delivery);
             return Ok(view);
         }
+        refuse_if_raced(gateway, scope).await?;
     }
     Err(Problem::unavailable("busy", "this order changes too fast; try again"))
 }
@@ -740,7 +748,7 @@ pub async fn expire_unleased(gateway: &Gateway) -> Result<(), StoreError> {
         row.order = order;
         let owner = gateway.merchant(row.merchant).await?;
         let mut changes = Changes::default();
-        tell(gateway, &row, &owner, &events, &alerts, &heads, now, &mut changes);
+        tell(gateway, &row, &owner, (&events, &alerts), &heads, now, &mut changes);
         changes.orders.push(OrderChange { id, version: row.version, order: row.order.clone(), cancel_reason: None });
         // A conflict means that the payer chose a network just now: the next round sees.
         if gateway.store.commit(changes).await? == Commit::Done {

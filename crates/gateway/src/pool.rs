@@ -19,7 +19,7 @@ use tokio::sync::Semaphore;
 use crate::clock;
 use crate::config;
 use crate::gateway::{Gateway, NetworkPart};
-use crate::problem::Problem;
+use crate::problem::{Problem, RACED};
 use crate::store::{Commit, WalletRow};
 
 /// How many free wallets are read ahead.
@@ -208,7 +208,7 @@ impl Pool {
         match gateway.store.commit(changes).await? {
             Commit::Done => Ok(()),
             Commit::Conflict => Err(Problem::conflict(
-                "concurrent_request",
+                RACED,
                 "another request with this idempotency key was first; send it again to get its answer",
             )),
         }

@@ -9,6 +9,9 @@ use tidegate_rules::order::Refusal;
 
 use crate::store::StoreError;
 
+/// The code that says that another request with the same idempotency key was first.
+pub const RACED: &str = "concurrent_request";
+
 /// A refusal or a failure, as the client is told it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {

@@ -15,14 +15,11 @@ use super::auth::Caller;
 use super::request::RawBody;
 use super::{App, ProblemBody};
 use crate::clock;
-use crate::problem::Problem;
+use crate::problem::{Problem, RACED};
 use crate::store::Commit;
 
 /// The longest key.
 const KEY_MAX: usize = 255;
-
-/// The code of the problem that says that another request with this key was first.
-const RACED: &str = "concurrent_request";
 
 /// An answer before it is sent.
 #[derive(Clone, Debug)]

@@ -12,7 +12,7 @@ mod pay;
 mod request;
 mod wallets;
 
-use std::future::Future;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -56,6 +56,7 @@ fn request_id() -> String {
 pub struct App {
     gateway: Arc<Gateway>,
     keys: Arc<auth::Keys>,
+    offenders: Arc<auth::Offenders>,
     stop: watch::Receiver<bool>,
 }
 
@@ -163,8 +164,9 @@ impl IntoResponse for Problem {
 /// # Errors
 /// When the listener breaks.
 pub async fn serve(gateway: Arc<Gateway>, listener: TcpListener, stop: watch::Receiver<bool>) -> std::io::Result<()> {
-    let app = App { gateway, keys: Arc::default(), stop: stop.clone() };
-    let server = axum::serve(listener, router(app)).with_graceful_shutdown(stopped(stop.clone()));
+    let app = App { gateway, keys: Arc::default(), offenders: Arc::default(), stop: stop.clone() };
+    let service = router(app).into_make_service_with_connect_info::<SocketAddr>();
+    let server = axum::serve(listener, service).with_graceful_shutdown(stopped(stop.clone()));
     tokio::select! {
         outcome = server.into_future() => outcome,
         () = async { stopped(stop).await; tokio::time::sleep(DRAIN_MAX).await } => Ok(()),
@@ -172,8 +174,6 @@ pub async fn serve(gateway: Arc<Gateway>, listener: TcpListener, stop: watch::Re
 }
 
 /// Ends when a stop is asked for.
-fn stopped(mut stop: watch::Receiver<bool>) -> impl Future<Output = ()> + Send + 'static {
-    async move {
-        let _ = stop.wait_for(|stop| *stop).await;
-    }
+async fn stopped(mut stop: watch::Receiver<bool>) {
+    let _ = stop.wait_for(|stop| *stop).await;
 }

@@ -36,6 +36,7 @@ const SOON_MS: i64 = 5 * 60 * 1_000;
 const FIGURE_LEN: usize = 8;
 
 /// The version in an asset's address: a hash of its content, so that it may be cached for ever.
+#[allow(clippy::indexing_slicing, clippy::arithmetic_side_effects, reason = "run by the compiler, which stops at either")]
 const fn content_version(content: &str) -> u64 {
     // FNV-1a. It tells versions apart; it protects nothing.
     let bytes = content.as_bytes();

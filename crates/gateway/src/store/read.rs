@@ -634,6 +634,15 @@ impl Store {
         rows.iter().map(transfer).collect()
     }
 
+    /// Does any transfer of this network wait to be settled?
+    pub async fn has_unsettled(&self, name: &Network) -> Found<bool> {
+        let row = sqlx::query("SELECT id FROM blockchain_transactions WHERE network = $1 AND status = 'pending' LIMIT 1")
+            .bind(name.as_str())
+            .fetch_optional(&self.readers)
+            .await?;
+        Ok(row.is_some())
+    }
+
     /// How often was each of these transfers booked?
     pub async fn journal_turns(&self, transfers: &[TransferId]) -> Found<HashMap<TransferId, i64>> {
         let mut turns = HashMap::new();
@@ -985,9 +994,9 @@ fn depths(text: &str) -> Found<BTreeMap<Network, Depth>> {
         .collect()
 }
 
-fn confirmation(text: String) -> Found<Confirmation> {
+fn confirmation(text: &str) -> Found<Confirmation> {
     let bad = || StoreError::corrupt("confirmation", "JSON of another form");
-    let stored: StoredConfirmation = serde_json::from_str(&text).map_err(|_| bad())?;
+    let stored: StoredConfirmation = serde_json::from_str(text).map_err(|_| bad())?;
     let transfer = match (stored.network, stored.tx_hash, stored.ordinal) {
         (Some(network), Some(tx_hash), Some(ordinal)) => {
             Some((Network::new(&network), TransferKey { tx_hash: tx_hash.parse().map_err(|_| bad())?, ordinal }))
@@ -1041,7 +1050,7 @@ fn order_row(row: &AnyRow) -> Found<OrderRow> {
                 paid,
                 expired_at: time_some(row, "expired_at")?,
                 cancelled_at: time_some(row, "cancelled_at")?,
-                confirmation: confirmation_text.map(confirmation).transpose()?,
+                confirmation: confirmation_text.as_deref().map(confirmation).transpose()?,
                 reverted: flag(row, "reverted")?,
                 excess_told: amount(row, "excess_told")?,
             },

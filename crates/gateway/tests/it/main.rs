@@ -37,6 +37,7 @@ mod dev;
 mod kill;
 mod payment_on_anvil;
 mod payment_on_postgres;
+mod simulation;
 mod start;
 mod store_contract;
 mod tools;

@@ -1,0 +1,405 @@
+//! A month of a shop's life in seconds, from a seed: the gateway that ships, on chains that fork,
+//! fail, lag and lie, with a shop that opens orders and payers who pay in every way, killed and
+//! started again in the middle of anything. After each tick the followers come to rest, and the
+//! books are held against the chains themselves (see [`check`]).
+//!
+//! `TIDEGATE_SEED=n` runs one world of that seed instead of the fixed ones. The seed decides what
+//! happens on the chains and to the program; when a follower looks is up to the machine, so a seed
+//! that failed may need to run a few times to fail again.
+
+mod check;
+mod world;
+
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use tidegate::orders;
+use tidegate_chain::sandbox::{BranchBlock, Dropped, LogEntry};
+use tidegate_rules::amount::Amount;
+use tidegate_rules::block::Network;
+use tidegate_rules::id::OrderId;
+use tidegate_rules::order::{Exception, Status};
+use tidegate_rules::time::Span;
+
+use self::check::Memory;
+use self::world::{Nature, PAYER, World, ethereum, tron};
+use crate::receiver::Receiver;
+use crate::wait::eventually_within;
+
+/// How many ticks a world lives.
+const TICKS: u64 = 30;
+
+/// How long the followers may take to come to rest. Failures make them pause for seconds.
+const REST_MAX: Duration = Duration::from_secs(40);
+
+/// One test a seed, so that they run beside each other.
+macro_rules! worlds {
+    ($($name:ident $seed:literal $nature:expr;)*) => {
+        $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+        async fn $name() {
+            let only = std::env::var("TIDEGATE_SEED").ok().map(|seed| seed.parse::<u64>().unwrap());
+            if only.is_none_or(|seed| seed == $seed) {
+                live($seed, $nature).await;
+            }
+        })*
+        const SEEDS: &[u64] = &[$($seed),*];
+    };
+}
+
+worlds!(
+    world_1 1 Nature::default();
+    world_2 2 Nature { accept_late: true, ..Nature::default() };
+    world_3 3 Nature { behind_s: 120, ..Nature::default() };
+    world_4 4 Nature { accept_late: true, behind_s: 40, batch_size: 1, ..Nature::default() };
+    world_5 5 Nature { batch_size: 1, ..Nature::default() };
+    world_6 6 Nature { accept_late: true, ..Nature::default() };
+);
+
+/// A seed of one's own.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn world_of_the_environment() {
+    let Ok(seed) = std::env::var("TIDEGATE_SEED") else { return };
+    let seed: u64 = seed.parse().unwrap();
+    if !SEEDS.contains(&seed) {
+        live(seed, Nature { accept_late: seed.is_multiple_of(2), batch_size: 1 + seed % 4, ..Nature::default() }).await;
+    }
+}
+
+/// Says the seed should the test fail.
+struct Say(u64);
+
+impl Drop for Say {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("the world of seed {} broke: run it again with TIDEGATE_SEED={}", self.0, self.0);
+        }
+    }
+}
+
+async fn live(seed: u64, nature: Nature) {
+    let _say = Say(seed);
+    let receiver = Receiver::start().await;
+    let mut world = World::new(seed, nature, Some(receiver.url.clone()));
+    let mut memory = Memory::default();
+    world.start().await;
+    world.is_open().await;
+    for tick in 0..TICKS {
+        act(&mut world).await;
+        rest(&world, &mut memory, &format!("seed {seed}, tick {tick}")).await;
+    }
+
+    // Everything comes to its end.
+    for _ in 0..12 {
+        world.mine_all(8);
+        world.moment().await;
+    }
+    world.mine_all(20);
+    rest(&world, &mut memory, &format!("seed {seed}, the end")).await;
+    all_is_over(&world).await;
+    all_is_told(&world, &receiver).await;
+    let seen = check::seen(&world).await;
+    println!("seed {seed}: {} forks, {} kills, {seen:?}", world.forks, world.kills);
+    assert!(seen.paid > 0 && seen.expired > 0 && seen.orders > 20 && world.forks > 3 && world.kills > 0, "a dull world: {seen:?}");
+}
+
+/// What happens in a tick.
+async fn act(world: &mut World) {
+    if world.random.chance(35) {
+        let network = if world.random.chance(50) { tron() } else { ethereum() };
+        world.trouble(&network);
+    }
+    for _ in 0..6 + world.random.below(6) {
+        let network = if world.random.chance(50) { tron() } else { ethereum() };
+        match world.random.below(20) {
+            0..=3 => world.open_any().await,
+            4 => world.choose_any().await,
+            5 if world.random.chance(50) => world.cancel_any().await,
+            6..=11 => {
+                let own = world.own(&network).await;
+                world.pay_any(&own).await;
+            }
+            12 => {
+                let own = world.own(&network).await;
+                world.stray(&network, &own);
+            }
+            13 | 14 => {
+                let own = world.own(&network).await;
+                world.fork(&network, &own);
+            }
+            15 if world.random.chance(40) => {
+                world.kill().await;
+                for _ in 0..world.random.below(4) {
+                    world.mine(&network);
+                }
+                world.start().await;
+            }
+            // Another instance takes over while the first is still at it.
+            16 if world.random.chance(25) => {
+                let second = world.another().await;
+                world.mine(&network);
+                world.moment().await;
+                world.kill().await;
+                world.running = Some(second);
+            }
+            _ => {}
+        }
+        if world.random.chance(60) {
+            world.mine(&network);
+        }
+        world.moment().await;
+    }
+    world.mine(&tron());
+    world.mine(&ethereum());
+    world.heal();
+}
+
+/// Waits until the followers have nothing left to do and everything is as it must be.
+async fn rest(world: &World, memory: &mut Memory, when: &str) {
+    eventually_within(REST_MAX, &format!("{when}: the books are right"), async || check::all(world, memory).await).await;
+}
+
+/// Long after the last payment: nobody waits, nothing is unsettled, every wallet is free.
+async fn all_is_over(world: &World) {
+    eventually_within(REST_MAX, "all is over", async || {
+        let store = world.gateway().store.clone();
+        for id in &world.opened {
+            let row = world.row(*id).await;
+            let over = matches!(row.order.status, Status::Paid | Status::Expired | Status::Cancelled);
+            let waits_for_our_clock = row.order.leases.is_empty();
+            if !over && !waits_for_our_clock {
+                return Err(format!("{id} is {:?}", row.order.status));
+            }
+        }
+        for network in [tron(), ethereum()] {
+            let tip = world.chain(&network).tip().number;
+            let deep = tip.min(world.final_number(&network));
+            if let Some(left) = store.unsettled(&network, deep, 1).await.unwrap().first() {
+                return Err(format!("unsettled: {left:?}"));
+            }
+        }
+        let counts = store.wallet_counts().await.unwrap();
+        match counts.iter().find(|count| count.status.name() != "available") {
+            Some(count) => Err(format!("{} wallets of {} are {}", count.count, count.network, count.status.name())),
+            None => Ok(()),
+        }
+    })
+    .await;
+}
+
+/// I10: every event reached the shop, under its own id, whatever was killed meanwhile.
+async fn all_is_told(world: &World, receiver: &Receiver) {
+    eventually_within(REST_MAX, "every event was delivered", async || {
+        let store = world.gateway().store.clone();
+        let told: std::collections::BTreeSet<String> = receiver.deliveries().into_iter().map(|delivery| delivery.id).collect();
+        for id in &world.opened {
+            for event in store.order_events(*id, 0).await.unwrap() {
+                if !told.contains(&event.id) {
+                    return Err(format!("{} of {id} is not delivered", event.kind));
+                }
+            }
+        }
+        match store.next_delivery_at().await.unwrap() {
+            Some(at) => Err(format!("a delivery is due at {at}")),
+            None => Ok(()),
+        }
+    })
+    .await;
+}
+
+/// A world at rest, without faults, for one story.
+async fn calm(nature: Nature) -> World {
+    let mut world = World::new(77, nature, None);
+    world.start().await;
+    world.is_open().await;
+    world
+}
+
+fn whole(amount: u64) -> Amount {
+    Amount::from_micros(amount * 1_000_000)
+}
+
+async fn open(world: &mut World, amount: u64, network: &Network) -> OrderId {
+    let wish = world.wish(whole(amount), Some(network.clone()), Span::from_secs(600));
+    world.open(&wish).await.unwrap().id.parse().unwrap()
+}
+
+async fn pay(world: &World, order: OrderId, network: &Network, amount: u64) -> tidegate_rules::block::Hash {
+    let row = world.row(order).await;
+    let lease = row.order.leases.iter().find(|lease| lease.network == *network).unwrap();
+    let value = world.units(network, whole(amount));
+    world.chain(network).transaction(vec![LogEntry::Transfer { from: PAYER, to: lease.address, value }])
+}
+
+async fn kinds(world: &World, order: OrderId) -> Vec<String> {
+    world.gateway().store.order_events(order, 0).await.unwrap().into_iter().map(|event| event.kind).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hundred_orders_at_once_get_a_hundred_wallets_from_a_pool_that_grows() {
+    let mut world = calm(Nature::default()).await;
+    let gateway = world.gateway();
+    let merchant = world.running.as_ref().unwrap().merchant.clone();
+    let wish = world.wish(whole(5), Some(tron()), Span::from_secs(600));
+    let opening = (0..100).map(|_| {
+        let (gateway, merchant, wish) = (gateway.clone(), merchant.clone(), wish.clone());
+        tokio::spawn(async move { orders::open(&gateway, &merchant, &wish, |_| None).await })
+    });
+    for opened in join_all(opening).await {
+        let orders::Opened::New(view) = opened.unwrap().expect("the pool grows") else { panic!("an order was known") };
+        world.opened.push(view.id.parse().unwrap());
+    }
+    let mut wallets = std::collections::BTreeSet::new();
+    for id in &world.opened {
+        assert!(wallets.insert(world.row(*id).await.order.leases[0].wallet), "a wallet was lent twice");
+    }
+    assert_eq!(wallets.len(), 100);
+    world.mine_all(2);
+    rest(&world, &mut Memory::default(), "a hundred at once").await;
+}
+
+/// The shop leases a wallet at the very moment when a follower books money to it.
+#[tokio::test(flavor = "multi_thread")]
+async fn money_that_meets_the_lease_of_its_wallet_has_one_owner() {
+    let mut world = calm(Nature { batch_size: 8, ..Nature::default() }).await;
+    let mut memory = Memory::default();
+    let (mut matched, mut stray) = (0, 0);
+    for round in 0..25 {
+        // Whoever is next in the queue is paid now.
+        open(&mut world, 3, &tron()).await;
+        let free = world.gateway().store.free_wallets(&tron(), 4).await.unwrap();
+        for wallet in &free {
+            let value = world.units(&tron(), whole(2));
+            world.chain(&tron()).transaction(vec![LogEntry::Transfer { from: PAYER, to: wallet.address, value }]);
+        }
+        world.mine(&tron());
+        if round % 2 == 0 {
+            world.moment().await;
+        }
+        for _ in 0..3 {
+            open(&mut world, 3, &tron()).await;
+        }
+        world.mine(&tron());
+        rest(&world, &mut memory, &format!("round {round}")).await;
+        for wallet in free {
+            let windows = world.gateway().store.windows(&[wallet.id]).await.unwrap();
+            let is_fresh = windows.get(&wallet.id).is_some_and(|windows| windows.iter().any(|window| window.from == 0));
+            if is_fresh { matched += 1 } else { stray += 1 }
+        }
+    }
+    assert!(matched > 0 && stray > 0, "one side always won ({matched} to {stray}): nothing met");
+}
+
+/// A fork of one network says nothing about another, whatever the heights are.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_fork_takes_no_money_of_another_network() {
+    let mut world = calm(Nature::default()).await;
+    let mut memory = Memory::default();
+    // TRON is far ahead in height.
+    for _ in 0..30 {
+        world.mine(&tron());
+    }
+    rest(&world, &mut memory, "ready").await;
+    let order = open(&mut world, 10, &tron()).await;
+    orders::choose(&world.gateway(), None, &order.to_string(), &ethereum(), |_| None).await.unwrap();
+    pay(&world, order, &tron(), 4).await;
+    let other = pay(&world, order, &ethereum(), 6).await;
+    world.mine_all(1);
+    rest(&world, &mut memory, "paid in two parts").await;
+    assert_eq!(world.row(order).await.order.status, Status::Confirming);
+
+    let time = world.chain(&ethereum()).tip().time;
+    let branch = vec![BranchBlock::at(time), BranchBlock::at(time).again(other)];
+    world.chain(&ethereum()).fork(1, branch, Dropped::ReturnToPool).unwrap();
+    rest(&world, &mut memory, "after the fork").await;
+    world.mine_all(8);
+    rest(&world, &mut memory, "settled").await;
+    assert_eq!(kinds(&world, order).await, ["order.pending", "order.underpaid", "order.confirming", "order.paid"]);
+}
+
+/// An endpoint that lacks a block of the new branch for a moment takes no payment back.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_branch_that_is_not_all_there_yet_reverts_nothing() {
+    let mut world = calm(Nature::default()).await;
+    let mut memory = Memory::default();
+    let order = open(&mut world, 10, &tron()).await;
+    let paid = pay(&world, order, &tron(), 10).await;
+    for _ in 0..6 {
+        world.mine(&tron());
+    }
+    world.mine_all(1);
+    rest(&world, &mut memory, "paid").await;
+    assert_eq!(world.row(order).await.order.status, Status::Paid);
+
+    // The payment is in the branch too, in a block that cannot be had for a while.
+    let tip = world.chain(&tron()).tip();
+    let mut branch: Vec<BranchBlock> = (0..9).map(|_| BranchBlock::at(tip.time)).collect();
+    branch[3] = branch[3].clone().again(paid);
+    world.chain(&tron()).hide_blocks(tip.number - 4..=tip.number);
+    world.chain(&tron()).fork(8, branch, Dropped::Vanish).unwrap();
+    tokio::time::sleep(Duration::from_millis(400)).await;
+    world.heal();
+    rest(&world, &mut memory, "after the fork").await;
+    assert_eq!(kinds(&world, order).await, ["order.pending", "order.confirming", "order.paid"]);
+    assert_eq!(world.row(order).await.order.exception, None);
+}
+
+/// Money that had settled and comes again in a block after the late window is nobody's; the books
+/// take it from the order's account and not from another.
+#[tokio::test(flavor = "multi_thread")]
+async fn money_that_changes_its_owner_is_booked_back_where_it_was_booked() {
+    let mut world = calm(Nature::default()).await;
+    let mut memory = Memory::default();
+    let wish = world.wish(whole(10), Some(tron()), Span::from_secs(5));
+    let order: OrderId = world.open(&wish).await.unwrap().id.parse().unwrap();
+    let paid = pay(&world, order, &tron(), 10).await;
+    for _ in 0..6 {
+        world.mine(&tron());
+    }
+    world.mine_all(1);
+    rest(&world, &mut memory, "paid").await;
+    assert_eq!(world.row(order).await.order.status, Status::Paid);
+    let late = world.row(order).await.order.terms.late_until().plus(Span::from_secs(1));
+    world.clock = late;
+    let branch = (0..9).map(|n| if n == 8 { BranchBlock::at(late).again(paid) } else { BranchBlock::at(late) }).collect();
+    world.chain(&tron()).fork(8, branch, Dropped::Vanish).unwrap();
+    rest(&world, &mut memory, "taken back").await;
+    assert_eq!(world.row(order).await.order.exception, Some(Exception::Reverted));
+    world.mine_all(10);
+    rest(&world, &mut memory, "settled again, as nobody's").await;
+}
+
+/// A pool that may grow by less than a batch grows by that.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pool_grows_to_its_limit_and_not_beyond() {
+    let mut world = calm(Nature { batch_size: 4, max_wallets: 10, ..Nature::default() }).await;
+    for _ in 0..10 {
+        open(&mut world, 3, &tron()).await;
+    }
+    let wish = world.wish(whole(3), Some(tron()), Span::from_secs(600));
+    assert_eq!(world.open(&wish).await.unwrap_err().code, "pool_exhausted");
+    assert_eq!(world.own(&tron()).await.len(), 10);
+}
+
+/// Two instances read ahead in the same queue of free wallets: neither refuses an order because
+/// the other was first.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_instance_with_an_old_queue_still_opens_orders() {
+    let mut world = calm(Nature { batch_size: 100, ..Nature::default() }).await;
+    let first = world.running.take().unwrap();
+    let second = world.another().await;
+    world.running = Some(second);
+    world.is_open().await;
+    // The second reads ahead, then the first takes what the second has read.
+    open(&mut world, 3, &tron()).await;
+    let wish = world.wish(whole(3), Some(tron()), Span::from_secs(600));
+    for _ in 0..40 {
+        let opened = orders::open(&first.gateway, &first.merchant, &wish, |_| None).await;
+        assert!(opened.is_ok(), "{:?}", opened.err());
+    }
+    for _ in 0..3 {
+        open(&mut world, 3, &tron()).await;
+    }
+    first.kill().await;
+    world.mine_all(1);
+    rest(&world, &mut Memory::default(), "two instances").await;
+}
