@@ -53,11 +53,22 @@ struct ConfigArgs {
     config: Option<PathBuf>,
 }
 
+/// What commands take that need no configuration, so that scripts can pass it to every command.
+#[derive(Args, Clone, Debug)]
+struct UnusedConfig {
+    /// Accepted by every command; this one does not read it
+    #[arg(long, value_name = "FILE")]
+    #[allow(dead_code, reason = "accepted and not read")]
+    config: Option<PathBuf>,
+}
+
 #[derive(Subcommand)]
 enum Command {
     /// Run the whole product in a sandbox: no network, no keys, no configuration
     #[command(after_help = "Example:\n  tidegate dev --data-dir ./sandbox --listen 127.0.0.1:8001 --block-time 1")]
     Dev {
+        #[command(flatten)]
+        config: UnusedConfig,
         /// Where it keeps its files
         #[arg(long, value_name = "DIR", default_value = "./.tidegate-dev")]
         data_dir: PathBuf,
@@ -73,7 +84,7 @@ enum Command {
     },
     /// Watch orders being created, paid and confirmed, in a sandbox of its own
     #[command(after_help = "Example:\n  tidegate demo")]
-    Demo,
+    Demo(UnusedConfig),
     /// Run the gateway against real networks
     #[command(
         after_help = "Example:\n  TRON_RPC_URL=https://api.trongrid.io WALLET_MASTER_KEY_FILE=/etc/tidegate/key tidegate serve --config tidegate.toml"
@@ -117,7 +128,7 @@ enum Command {
     Merchant(MerchantCommand),
     /// Print the OpenAPI 3.1 document
     #[command(after_help = "Example:\n  tidegate openapi > openapi.json")]
-    Openapi,
+    Openapi(UnusedConfig),
 }
 
 #[derive(Subcommand)]
@@ -187,7 +198,10 @@ enum KeyCommand {
     #[command(after_help = "Example:\n  tidegate key new > master.key && chmod 600 master.key")]
     New {
         #[command(flatten)]
-        config: ConfigArgs,
+        config: UnusedConfig,
+        /// Print one JSON document
+        #[arg(long)]
+        json: bool,
     },
 }
 
@@ -278,12 +292,12 @@ pub(crate) fn say(text: &str) {
 async fn run(command: Command) -> Result<ExitCode, Sorry> {
     let done = Ok(ExitCode::SUCCESS);
     match command {
-        Command::Dev { data_dir, listen, block_time, log_level } => {
+        Command::Dev { config: _, data_dir, listen, block_time, log_level } => {
             log_to_stderr(&log_level, LogFormat::Pretty)?;
             run_dev(dev::Options { data_dir, listen, block_time, confirmations: (19, 12) }).await?;
             done
         }
-        Command::Demo => demo::run().await,
+        Command::Demo(_) => demo::run().await,
         Command::Serve { config, listen, no_migrate } => {
             let flags = Overrides { listen, ..Overrides::default() };
             serve(read_config(&config, flags)?, if no_migrate { Migrate::No } else { Migrate::Yes }).await?;
@@ -299,8 +313,13 @@ async fn run(command: Command) -> Result<ExitCode, Sorry> {
             wallet(command).await?;
             done
         }
-        Command::Key(KeyCommand::New { config: _ }) => {
-            say(&MasterKey::generate(&mut OsEntropy).to_hex());
+        Command::Key(KeyCommand::New { config: _, json }) => {
+            let key = MasterKey::generate(&mut OsEntropy).to_hex();
+            if json {
+                say(&json!({ "master_key": *key }).to_string());
+            } else {
+                say(&key);
+            }
             if std::io::stdout().is_terminal() {
                 complain(
                     "keep this key safe and apart from the database: without it no wallet can be opened, and there is no other way in",
@@ -316,7 +335,7 @@ async fn run(command: Command) -> Result<ExitCode, Sorry> {
             add_merchant(&config, &name, webhook_url, json).await?;
             done
         }
-        Command::Openapi => {
+        Command::Openapi(_) => {
             say(&http::document());
             done
         }
@@ -332,6 +351,12 @@ fn read_config(args: &ConfigArgs, flags: Overrides) -> Result<Config, Sorry> {
     }
     if config.redis_url.is_some() {
         tracing::warn!("REDIS_URL is set, but this version keeps its caches in the process");
+    }
+    if config.metrics.addr.is_some() {
+        tracing::warn!("METRICS_ADDR is set, but this version serves no metrics");
+    }
+    for network in config.networks.iter().filter(|network| network.webhook_secret.is_some()) {
+        tracing::warn!(network = %network.name, "webhook_secret is set, but this version takes no hints from providers: it reads every block anyway");
     }
     Ok(config)
 }
@@ -557,10 +582,7 @@ async fn check(config: Config, as_json: bool) -> Result<ExitCode, Sorry> {
     match start::open_store(&config, Migrate::No).await {
         Ok(store) => {
             find("database".into(), store.ping().await.map(|()| config.database.url.to_string()).map_err(|error| error.to_string()));
-            find(
-                "master key".into(),
-                start::unlock(&config, &store).await.map(|_| "opens this database".to_owned()).map_err(|error| error.to_string()),
-            );
+            find("master key".into(), start::check_key(&config, &store).await.map(str::to_owned).map_err(|error| error.to_string()));
             store.close().await;
         }
         Err(error) => find("database".into(), Err(error.to_string())),

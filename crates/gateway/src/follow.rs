@@ -7,12 +7,12 @@
 //! orders expire, ends leases and rests wallets. Killed anywhere, it goes on where the last commit
 //! was.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use tidegate_rules::alert::AlertKind;
 use tidegate_rules::amount::Raw;
-use tidegate_rules::block::{Address, Block, BlockRef, Hash, Transfer, TransferKey, Unreadable};
+use tidegate_rules::block::{Address, Block, BlockRef, Hash, Network, Transfer, TransferKey, Unreadable};
 use tidegate_rules::changes::{Changes, Cursor, JournalEntry, OrderChange, Recorded, TransferChange, WalletChange, WalletMove};
 use tidegate_rules::follow::{self, Next};
 use tidegate_rules::id::{OrderId, TransferId, WalletId};
@@ -47,12 +47,13 @@ const EMPTY_POLLS_PER_COMPARISON: u32 = 5;
 /// How often the final head is asked for when nothing waits for it.
 const FINAL_PAUSE: Span = Span::from_secs(60);
 
-/// Orders and leases looked at in one settle pass.
+/// Leases and wallets looked at in one settle pass.
 const SETTLE_MAX: i64 = 500;
 
-/// Unsettled transfers looked at in one settle pass. Those of orders that need more depth than the
-/// rest stay among them, so this must be above how many of those there can be at once.
-const UNSETTLED_MAX: i64 = 10_000;
+/// Unsettled transfers, and orders past their time, looked at in one settle pass. Those that wait
+/// for more depth, or for another network, stay among them: this must be above how many of those
+/// there can be at once.
+const WAITING_MAX: i64 = 10_000;
 
 /// Blocks read a second time in one settle pass.
 const REREADS_MAX: usize = 16;
@@ -88,7 +89,18 @@ enum Then {
 
 /// Follows a network until `stop` says so.
 pub async fn run(gateway: Arc<Gateway>, part: Arc<NetworkPart>, mut stop: watch::Receiver<bool>) {
-    let mut follower = Follower { gateway, part, row: None, watched: Watched::default(), epoch: 0, empty_polls: 0, final_asked: None, identified: false };
+    let mut follower = Follower {
+        gateway,
+        part,
+        row: None,
+        watched: Watched::default(),
+        epoch: 0,
+        empty_polls: 0,
+        final_asked: None,
+        identified: false,
+        reread_turn: 0,
+        differing: HashSet::new(),
+    };
     let mut failures: u32 = 0;
     loop {
         let pause = match follower.pass().await {
@@ -130,6 +142,10 @@ struct Follower {
     final_asked: Option<Instant>,
     /// The chain and its token have shown to be those of the configuration.
     identified: bool,
+    /// Which block waiting for its second reading comes first.
+    reread_turn: usize,
+    /// Transfers that a second reading did not show, and that were reported.
+    differing: HashSet<TransferKey>,
 }
 
 impl Follower {
@@ -279,7 +295,8 @@ impl Follower {
                     return Ok(if self.is_behind(row) { Then::GoOn } else { Then::Rest });
                 }
                 Next::Rewind(to) => {
-                    let branch = self.branch(row, to).await?;
+                    let shown = refs.last().or(head.as_ref()).map_or(0, |block| block.number);
+                    let branch = self.branch(row, to, shown).await?;
                     tracing::warn!(network = %row.name, from = tip.number, to, new = branch.len(), "the chain was rewritten: following the new branch");
                     self.apply(row, Some(to), &branch).await?;
                     return Ok(Then::GoOn);
@@ -308,7 +325,9 @@ impl Follower {
 
     /// The new branch above the fork point, as far as it exists, at least up to the old height if
     /// it is that long: a transaction that is merely re-included must not look gone in between.
-    async fn branch(&self, row: &NetworkRow, fork: u64) -> Result<Vec<Block>, Trouble> {
+    ///
+    /// `shown` is the highest block of it that an endpoint showed: it must go that far.
+    async fn branch(&self, row: &NetworkRow, fork: u64, shown: u64) -> Result<Vec<Block>, Trouble> {
         let old_tip = row.recent.last().map_or(fork, |tip| tip.number);
         let kept: Vec<BlockRef> = row.recent.iter().filter(|block| block.number <= fork).copied().collect();
         let mut branch: Vec<Block> = Vec::new();
@@ -327,7 +346,10 @@ impl Follower {
                     branch.append(&mut more);
                 }
                 // The branch ends here for now.
-                _ if refs.is_empty() => return Ok(branch),
+                _ if refs.is_empty() && next > shown => return Ok(branch),
+                _ if refs.is_empty() => {
+                    return Err(tidegate_chain::Error::Transient(format!("block {next} of the new branch cannot be had yet")).into());
+                }
                 // It changed under our hands: find the fork again from the start.
                 _ => {
                     return Err(
@@ -375,7 +397,7 @@ impl Follower {
             let now = clock::now();
             let mut heads = self.gateway.heads();
             let mut changes = Changes::default();
-            work.orphan_above(rewind_to);
+            work.orphan_above(&row.name, rewind_to);
             let mut touched: BTreeSet<OrderId> = work.orphaned_orders();
             for block in blocks {
                 touched.extend(work.take_block(self, block, now));
@@ -431,9 +453,11 @@ impl Follower {
     }
 
     /// Settles what is deep enough, lets orders expire, ends leases, returns wallets.
-    async fn settle(&self, row: &NetworkRow) -> Result<Then, Trouble> {
-        let store = &self.gateway.store;
-        let config = &self.part.config;
+    async fn settle(&mut self, row: &NetworkRow) -> Result<Then, Trouble> {
+        let gateway = Arc::clone(&self.gateway);
+        let store = &gateway.store;
+        let part = Arc::clone(&self.part);
+        let config = &part.config;
         let Some(head) = head_of(row, marks(&row.recent)) else { return Ok(Then::Rest) };
         // Nothing of any order can be settled above this.
         let Some(settled) = head.settled(config.shallowest()) else { return Ok(Then::Rest) };
@@ -443,9 +467,9 @@ impl Follower {
         let mut changes = Changes::default();
 
         let mut work = Work::default();
-        let waiting = store.unsettled(&row.name, settled.number, UNSETTLED_MAX).await?;
+        let waiting = store.unsettled(&row.name, settled.number, WAITING_MAX).await?;
         let mut ids: Vec<OrderId> = waiting.iter().filter_map(|transfer| transfer.order).collect();
-        ids.extend(store.orders_past(&row.name, settled.time, SETTLE_MAX).await?);
+        ids.extend(store.orders_past(&row.name, settled.time, WAITING_MAX).await?);
         ids.sort_unstable();
         ids.dedup();
         work.load_orders(store.orders(&ids).await?);
@@ -482,26 +506,38 @@ impl Follower {
 
     /// Reads blocks that are deep enough a second time, and marks the transfers that are there
     /// again. True when there is more to read.
-    async fn prove(&self, row: &NetworkRow, head: &Head, work: &mut Work, now: Time, changes: &mut Changes) -> Result<bool, Trouble> {
-        let deep = work.deep_unproven(head, &row.name, self.part.config.deepest());
+    async fn prove(&mut self, row: &NetworkRow, head: &Head, work: &mut Work, now: Time, changes: &mut Changes) -> Result<bool, Trouble> {
+        let deep: Vec<_> = work.deep_unproven(head, &row.name, self.part.config.deepest()).into_iter().collect();
         let more = deep.len() > REREADS_MAX;
-        for ((number, hash), keys) in deep.into_iter().take(REREADS_MAX) {
+        // In turns, so that blocks which never read right do not keep the others waiting.
+        let first = if more { self.reread_turn.checked_rem(deep.len()).unwrap_or(0) } else { 0 };
+        self.reread_turn = first.saturating_add(REREADS_MAX);
+        let (before, from) = deep.split_at(first);
+        for ((number, hash), keys) in from.iter().chain(before).take(REREADS_MAX) {
+            let (number, hash) = (*number, *hash);
             let known = row.recent.iter().rev().find(|block| block.number == number && block.hash == hash).copied();
             let block = known.unwrap_or(BlockRef { number, hash, parent: Hash([0; 32]), time: Time::default() });
-            let Some(again) = self.part.chain.reread(&block).await? else {
-                tracing::warn!(network = %row.name, number, "a settled block has another hash now: its money is not settled");
-                continue;
+            let again = match self.part.chain.reread(&block).await {
+                Ok(Some(again)) => again,
+                Ok(None) => {
+                    tracing::warn!(network = %row.name, number, "a settled block has another hash now: its money is not settled");
+                    continue;
+                }
+                Err(error) => {
+                    tracing::warn!(network = %row.name, number, %error, "a settled block could not be read again: its money waits");
+                    continue;
+                }
             };
             let shown: HashMap<TransferKey, &Transfer> = again.transfers.iter().map(|transfer| (transfer.key, transfer)).collect();
             let unreadable: BTreeSet<TransferKey> = again.unreadable.iter().map(|log| log.key).collect();
-            for key in keys {
-                let there = work.prove(key, |payment| {
+            for key in keys.iter().copied() {
+                let there = work.prove(&row.name, key, |payment| {
                     unreadable.contains(&key)
                         || shown.get(&key).is_some_and(|transfer| {
                             transfer.to == payment.to && transfer.from == payment.from && transfer.value == payment.value
                         })
                 });
-                if !there {
+                if !there && self.differing.insert(key) {
                     let about = format!("{} {}/{}", row.name, key.tx_hash, key.ordinal);
                     let detail = format!(
                         "block {number} was read again after it was deep enough, and this transfer is not in it as it was; it stays unsettled and is read again"
@@ -669,10 +705,11 @@ impl Work {
     }
 
     /// The branch above this height is gone: its transfers are orphaned until seen again.
-    fn orphan_above(&mut self, rewind_to: Option<u64>) {
+    fn orphan_above(&mut self, network: &Network, rewind_to: Option<u64>) {
         let Some(to) = rewind_to else { return };
         for transfer in self.all() {
-            if transfer.payment.block.number > to {
+            // An order's transfers may be of several networks, whose heights have nothing in common.
+            if transfer.payment.network == *network && transfer.payment.block.number > to {
                 transfer.payment.standing = false;
                 transfer.payment.settled = false;
                 transfer.payment.proven = false;
@@ -721,7 +758,7 @@ impl Work {
     /// Puts a transfer where it belongs: one that was seen before stays where it was, whatever block
     /// it is in now, for a deep fork must not pay a stranger's order. The order it is part of.
     fn place(&mut self, follower: &Follower, transfer: &Transfer, at: &BlockRef, fate: &Fate, now: Time) -> Option<OrderId> {
-        let known = self.find(transfer.key);
+        let known = self.find(&follower.part.config.name, transfer.key);
         let mut row = known.unwrap_or_else(|| {
             let format = |address: &Address| follower.part.chain.format_address(address);
             TransferRow {
@@ -767,12 +804,13 @@ impl Work {
     }
 
     /// Takes a transfer out of where it is.
-    fn find(&mut self, key: TransferKey) -> Option<TransferRow> {
+    fn find(&mut self, network: &Network, key: TransferKey) -> Option<TransferRow> {
         if let Some(row) = self.loose.remove(&key) {
             return Some(row);
         }
         self.orders.values_mut().find_map(|order| {
-            let index = order.transfers.iter().position(|transfer| transfer.payment.key == key)?;
+            let named = |transfer: &TransferRow| transfer.payment.network == *network && transfer.payment.key == key;
+            let index = order.transfers.iter().position(named)?;
             Some(order.transfers.remove(index))
         })
     }
@@ -799,12 +837,7 @@ impl Work {
     }
 
     /// Which transfers are deep enough and not proven yet, by block, lowest first.
-    fn deep_unproven(
-        &mut self,
-        head: &Head,
-        network: &tidegate_rules::block::Network,
-        loose_depth: Depth,
-    ) -> BTreeMap<(u64, Hash), Vec<TransferKey>> {
+    fn deep_unproven(&mut self, head: &Head, network: &Network, loose_depth: Depth) -> BTreeMap<(u64, Hash), Vec<TransferKey>> {
         let mut deep: BTreeMap<(u64, Hash), Vec<TransferKey>> = BTreeMap::new();
         let mut add = |transfer: &TransferRow, depth: Depth| {
             let payment = &transfer.payment;
@@ -821,8 +854,8 @@ impl Work {
     }
 
     /// Marks a transfer as proven if the second reading shows it as it was.
-    fn prove(&mut self, key: TransferKey, shown: impl Fn(&Payment) -> bool) -> bool {
-        let Some(row) = self.all().find(|row| row.payment.key == key) else { return false };
+    fn prove(&mut self, network: &Network, key: TransferKey, shown: impl Fn(&Payment) -> bool) -> bool {
+        let Some(row) = self.all().find(|row| row.payment.network == *network && row.payment.key == key) else { return false };
         row.payment.proven = shown(&row.payment);
         row.payment.proven
     }
@@ -850,9 +883,11 @@ impl Work {
             let Some(row) = self.orders.get_mut(id) else { continue };
             let step = order::advance(&row.order, &row.payments(), heads, now);
             row.order = step.order;
-            let mut payments: HashMap<TransferKey, Payment> = step.payments.into_iter().map(|payment| (payment.key, payment)).collect();
+            let name = |payment: &Payment| (payment.network.clone(), payment.key);
+            let mut payments: HashMap<(Network, TransferKey), Payment> =
+                step.payments.into_iter().map(|payment| (name(&payment), payment)).collect();
             let mut left = Vec::new();
-            row.transfers.retain_mut(|transfer| match payments.remove(&transfer.payment.key) {
+            row.transfers.retain_mut(|transfer| match payments.remove(&name(&transfer.payment)) {
                 Some(payment) => {
                     transfer.recorded = recorded_of(&row.order, &payment);
                     transfer.payment = payment;
@@ -877,29 +912,36 @@ impl Work {
     /// Writes down what differs from what was read, and books what settled or was taken back.
     async fn finish(self, gateway: &Gateway, now: Time, changes: &mut Changes) -> Result<(), StoreError> {
         let mut booked = Vec::new();
+        let is_same = |row: &TransferRow| {
+            self.transfers_before.get(&row.id).is_some_and(|before| {
+                before.payment == row.payment
+                    && before.recorded == row.recorded
+                    && before.order == row.order
+                    && before.block_hash == row.block_hash
+            })
+        };
         for row in self.orders.values() {
             let before = self.orders_before.get(&row.id);
-            if before.is_none_or(|before| before.order != row.order) {
+            // With its transfers too: who decides on the order meanwhile must not miss them.
+            if before.is_none_or(|before| before.order != row.order) || !row.transfers.iter().all(is_same) {
                 changes.orders.push(OrderChange { id: row.id, version: row.version, order: row.order.clone(), cancel_reason: None });
             }
         }
         let transfers = self.orders.values().flat_map(|order| &order.transfers).chain(self.loose.values());
         for row in transfers {
             let before = self.transfers_before.get(&row.id);
-            let same = before.is_some_and(|before| {
-                before.payment == row.payment
-                    && before.recorded == row.recorded
-                    && before.order == row.order
-                    && before.block_hash == row.block_hash
-            });
-            if same {
+            if is_same(row) {
                 continue;
             }
-            let was_settled = before.is_some_and(|before| before.payment.settled);
-            if was_settled != row.payment.settled && !row.payment.value.is_zero() {
-                booked.push(row.clone());
+            let was_settled = before.filter(|before| before.payment.settled);
+            // A value that no token moves is not money.
+            let is_money = !row.payment.value.is_zero() && row.recorded != Recorded::Unreadable;
+            if was_settled.is_some() != row.payment.settled && is_money {
+                // What is taken back is taken from where it was booked to, whoever owns it now.
+                booked
+                    .push(was_settled.map_or_else(|| row.clone(), |before| TransferRow { payment: row.payment.clone(), ..before.clone() }));
             }
-            if before.is_none() {
+            if before.is_none_or(|before| before.recorded != row.recorded) {
                 changes.alerts.extend(loose_alert(row, now));
             }
             changes.transfers.push(transfer_change(row, self.raw_logs.get(&row.id).cloned()));

@@ -22,6 +22,7 @@ use crate::config::{Config, NetworkConfig};
 use crate::dev::Sandbox;
 use crate::follow;
 use crate::notify;
+use crate::orders;
 use crate::pool::Pool;
 use crate::problem::Problem;
 use crate::store::{MerchantRow, Store, StoreError};
@@ -29,8 +30,8 @@ use crate::store::{MerchantRow, Store, StoreError};
 /// How many signals a slow listener may miss before it is told that it missed some.
 const WAKE_BACKLOG: usize = 1_024;
 
-/// How often the loops that only keep house look around.
-const HOUSEKEEPING: Span = Span::from_secs(30);
+/// Rounds of looking for orders without an address, for each look at the pool and at old keys.
+const ROUNDS_PER_CLEANING: u32 = 6;
 
 /// "Look again": something was committed. Carries no facts; those are in the store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -284,19 +285,20 @@ impl Gateway {
 
 /// What needs doing now and then: the pool's watermark, orders without an address, old keys.
 async fn keep_house(gateway: Arc<Gateway>, mut stop: watch::Receiver<bool>) {
+    let mut rounds: u32 = 0;
     loop {
-        if let Err(problem) = gateway.pool.keep(&gateway).await {
-            tracing::warn!(code = problem.code, "the pool could not be kept: {}", problem.detail);
+        if rounds.is_multiple_of(ROUNDS_PER_CLEANING) {
+            gateway.pool.keep(&gateway).await;
+            if let Err(error) = gateway.store.forget_old(clock::now()).await {
+                tracing::warn!(%error, "old answers could not be forgotten");
+            }
         }
-        if let Err(error) = crate::orders::expire_unleased(&gateway).await {
+        rounds = rounds.wrapping_add(1);
+        if let Err(error) = orders::expire_unleased(&gateway).await {
             tracing::warn!(%error, "orders without an address could not be expired");
         }
-        if let Err(error) = gateway.store.forget_old(clock::now()).await {
-            tracing::warn!(%error, "old answers could not be forgotten");
-        }
-        let pause = tokio::time::sleep(HOUSEKEEPING.min(crate::orders::UNLEASED_CHECK).to_std());
         tokio::select! {
-            () = pause => {}
+            () = tokio::time::sleep(orders::UNLEASED_CHECK.to_std()) => {}
             _ = stop.wait_for(|stop| *stop) => return,
         }
     }

@@ -14,14 +14,13 @@ use tidegate_rules::lease::{self, Lease};
 use tidegate_rules::notify::{self, EventType};
 use tidegate_rules::order::{self, Cancel, Depth, Event, Exception, Head, Heads, Mark, Status, Step, Terms};
 use tidegate_rules::time::{Span, Time};
-use tidegate_rules::wallet::WalletKind;
 use tidegate_vault::Wallet;
 use utoipa::ToSchema;
 
 use crate::clock;
 use crate::config::Kind;
 use crate::gateway::{Gateway, NetworkPart, Wake};
-use crate::pool::Taken;
+use crate::pool::{Taken, is_fresh};
 use crate::problem::{Problem, RACED};
 use crate::store::{Commit, MerchantRow, OrderRow, StoreError};
 
@@ -464,6 +463,9 @@ pub async fn open(
             }
             Commit::Conflict => refuse_if_raced(gateway, scope).await?,
         }
+        if let Some(network) = &wish.network {
+            gateway.pool.forget(network);
+        }
     }
     Err(Problem::unavailable("busy", "too many orders at once; try again"))
 }
@@ -533,7 +535,7 @@ async fn lend<'a>(
 ) -> Result<Taken<'a>, Problem> {
     let settled = head.settled(row.order.terms.depth(&part.config.name));
     loop {
-        let taken = gateway.pool.take(gateway, part, settled.map_or(0, |settled| settled.number)).await?;
+        let taken = gateway.pool.take(gateway, part, settled.map(|settled| settled.number)).await?;
         let wallet = &taken.wallet;
         let id = wallet.id.to_string();
         let bound = Wallet { id: &id, network: wallet.network.as_str(), address: &wallet.address.0 };
@@ -541,10 +543,7 @@ async fn lend<'a>(
             report_tampered(gateway, &wallet.address_text, &id).await?;
             continue;
         }
-        let fresh = wallet.kind == WalletKind::Random && !wallet.ever_leased && wallet.paid_at.is_none();
-        // Where nothing is settled yet, the lease starts where our knowledge of the chain does.
-        let known_from = settled.or_else(|| head.marks.first().copied());
-        let from = lease::start(fresh, known_from, wallet.leased_to)
+        let from = lease::start(is_fresh(wallet), settled, wallet.leased_to)
             .ok_or_else(|| Problem::unavailable("network_unavailable", "nothing of this network is settled yet; try again later"))?;
         let lease = Lease {
             id: LeaseId::new(now, clock::id_bytes()),
@@ -685,6 +684,9 @@ pub async fn choose(
             return Ok(row);
         }
         refuse_if_raced(gateway, scope).await?;
+        if !leased {
+            gateway.pool.forget(network);
+        }
     }
     Err(Problem::unavailable("busy", "this order changes too fast; try again"))
 }

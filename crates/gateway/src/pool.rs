@@ -58,9 +58,16 @@ impl Drop for Taken<'_> {
     }
 }
 
-/// True when a wallet may be leased above `settled`: it has no money above that height.
-fn is_lendable(wallet: &WalletRow, settled: u64) -> bool {
-    wallet.paid_at.is_none_or(|paid_at| paid_at <= settled)
+/// True when a wallet may be leased above `settled`: it has no money above that height. Before
+/// anything is settled only a wallet without a past may be.
+fn is_lendable(wallet: &WalletRow, settled: Option<u64>) -> bool {
+    is_fresh(wallet) || settled.is_some_and(|settled| wallet.paid_at.is_none_or(|paid_at| paid_at <= settled))
+}
+
+/// True for a key made here that was never leased and never received anything: nobody can have
+/// paid to it before.
+pub fn is_fresh(wallet: &WalletRow) -> bool {
+    wallet.kind == WalletKind::Random && !wallet.ever_leased && wallet.paid_at.is_none()
 }
 
 impl Pool {
@@ -78,7 +85,7 @@ impl Pool {
     ///
     /// # Errors
     /// 503 `pool_exhausted` when the pool may not grow any more.
-    pub async fn take(&self, gateway: &Gateway, part: &NetworkPart, settled: u64) -> Result<Taken<'_>, Problem> {
+    pub async fn take(&self, gateway: &Gateway, part: &NetworkPart, settled: Option<u64>) -> Result<Taken<'_>, Problem> {
         if let Some(taken) = self.pop(&part.config.name, settled) {
             return Ok(taken);
         }
@@ -88,13 +95,12 @@ impl Pool {
                 return Ok(taken);
             }
             if !self.read_ahead(gateway, part, settled).await? {
-                let batch = u32::try_from(gateway.config.pool.batch_size).unwrap_or(GENERATE_MAX).clamp(1, GENERATE_MAX);
-                self.grow(gateway, part, batch).await?;
+                self.grow(gateway, part).await?;
             }
         }
     }
 
-    fn pop(&self, network: &Network, settled: u64) -> Option<Taken<'_>> {
+    fn pop(&self, network: &Network, settled: Option<u64>) -> Option<Taken<'_>> {
         let mut queues = self.lock();
         let queue = queues.get_mut(network)?;
         while let Some(wallet) = queue.ready.pop_front() {
@@ -105,8 +111,16 @@ impl Pool {
         None
     }
 
+    /// Forgets what was read ahead: a wallet of it had changed. Another process may have lent the
+    /// rest too.
+    pub fn forget(&self, network: &Network) {
+        if let Some(queue) = self.lock().get_mut(network) {
+            queue.ready.clear();
+        }
+    }
+
     /// Fills the queue from the store; false when there is nothing to lend.
-    async fn read_ahead(&self, gateway: &Gateway, part: &NetworkPart, settled: u64) -> Result<bool, Problem> {
+    async fn read_ahead(&self, gateway: &Gateway, part: &NetworkPart, settled: Option<u64>) -> Result<bool, Problem> {
         let free = gateway.store.free_wallets(&part.config.name, AHEAD).await?;
         let mut queues = self.lock();
         let queue = queues.entry(part.config.name.clone()).or_default();
@@ -114,21 +128,19 @@ impl Pool {
         Ok(!queue.ready.is_empty())
     }
 
-    /// Makes wallets within the limit of the pool.
-    async fn grow(&self, gateway: &Gateway, part: &NetworkPart, count: u32) -> Result<(), Problem> {
+    /// Makes a batch of wallets, as many as the limit of the pool leaves room for.
+    async fn grow(&self, gateway: &Gateway, part: &NetworkPart) -> Result<(), Problem> {
         let name = &part.config.name;
-        let have = count_of(gateway, name, None).await?;
-        if have.saturating_add(u64::from(count)) > gateway.config.pool.max_wallets {
-            let alert = Gateway::alert(
-                AlertKind::PoolExhausted,
-                name.as_str(),
-                format!("the pool of {name} has {have} wallets, none is free, and pool.max_wallets is {}", gateway.config.pool.max_wallets),
-                clock::now(),
-            );
+        let limit = gateway.config.pool.max_wallets;
+        let room = limit.saturating_sub(count_of(gateway, name, None).await?);
+        if room == 0 {
+            let detail = format!("the pool of {name} needs to grow and has reached pool.max_wallets, {limit}");
+            let alert = Gateway::alert(AlertKind::PoolExhausted, name.as_str(), detail, clock::now());
             let _ = gateway.store.commit(Changes { alerts: vec![alert], ..Changes::default() }).await?;
             return Err(Problem::unavailable("pool_exhausted", format!("no wallet of {name} is free and the pool may not grow")));
         }
-        self.generate(gateway, part, count, None, |_| None).await?;
+        let batch = gateway.config.pool.batch_size.min(room);
+        self.generate(gateway, part, u32::try_from(batch).unwrap_or(GENERATE_MAX).clamp(1, GENERATE_MAX), None, |_| None).await?;
         Ok(())
     }
 
@@ -207,26 +219,24 @@ impl Pool {
         let changes = Changes { new_wallets: wallets.to_vec(), answer, ..Changes::default() };
         match gateway.store.commit(changes).await? {
             Commit::Done => Ok(()),
-            Commit::Conflict => Err(Problem::conflict(
-                RACED,
-                "another request with this idempotency key was first; send it again to get its answer",
-            )),
+            Commit::Conflict => {
+                Err(Problem::conflict(RACED, "another request with this idempotency key was first; send it again to get its answer"))
+            }
         }
     }
 
-    /// Keeps the pool above its watermark, in the background.
-    ///
-    /// # Errors
-    /// When it cannot.
-    pub async fn keep(&self, gateway: &Gateway) -> Result<(), Problem> {
+    /// Keeps every network's pool above its watermark, in the background.
+    pub async fn keep(&self, gateway: &Gateway) {
         for part in gateway.networks().values() {
-            let free = count_of(gateway, &part.config.name, Some(WalletStatus::Available)).await?;
-            if free < gateway.config.pool.low_watermark {
-                let batch = u32::try_from(gateway.config.pool.batch_size).unwrap_or(GENERATE_MAX).clamp(1, GENERATE_MAX);
-                self.grow(gateway, part, batch).await?;
+            if let Err(problem) = self.keep_one(gateway, part).await {
+                tracing::warn!(network = %part.config.name, code = problem.code, "the pool could not be kept: {}", problem.detail);
             }
         }
-        Ok(())
+    }
+
+    async fn keep_one(&self, gateway: &Gateway, part: &NetworkPart) -> Result<(), Problem> {
+        let free = count_of(gateway, &part.config.name, Some(WalletStatus::Available)).await?;
+        if free < gateway.config.pool.low_watermark { self.grow(gateway, part).await } else { Ok(()) }
     }
 }
 

@@ -69,9 +69,7 @@ pub async fn open_store(config: &Config, migrate: Migrate) -> Result<Store, Sorr
 /// # Errors
 /// For a missing, weak or wrong key or salt.
 pub async fn unlock(config: &Config, store: &Store) -> Result<Vault, Sorry> {
-    let text = config.master_key.as_ref().ok_or_else(|| {
-        Sorry::new("WALLET_MASTER_KEY is missing: expected 64 hex digits or the base64 of 32 bytes; run `tidegate key new`, keep the key safe, and set WALLET_MASTER_KEY or WALLET_MASTER_KEY_FILE")
-    })?;
+    let text = config.master_key.as_ref().ok_or_else(|| Sorry::new(NO_MASTER_KEY))?;
     let key = MasterKey::parse(text.expose()).map_err(|error| Sorry(format!("WALLET_MASTER_KEY: {error}")))?;
     let salt = match &config.salt {
         Some(salt) => Salt::parse(salt.expose()).map_err(|error| Sorry(format!("ENCRYPTION_SALT: {error}")))?,
@@ -94,6 +92,23 @@ pub async fn unlock(config: &Config, store: &Store) -> Result<Vault, Sorry> {
     }
     Ok(vault)
 }
+
+/// Whether the master key is the one of this database, without binding a new database to it.
+///
+/// # Errors
+/// As [`unlock`].
+pub async fn check_key(config: &Config, store: &Store) -> Result<&'static str, Sorry> {
+    if store.setting("vault_check").await?.is_some() {
+        unlock(config, store).await?;
+        return Ok("opens this database");
+    }
+    let text = config.master_key.as_ref().ok_or_else(|| Sorry::new(NO_MASTER_KEY))?;
+    MasterKey::parse(text.expose()).map_err(|error| Sorry(format!("WALLET_MASTER_KEY: {error}")))?;
+    Ok("is a good one; the first start binds this database to it")
+}
+
+/// What to do without a master key.
+const NO_MASTER_KEY: &str = "WALLET_MASTER_KEY is missing: expected 64 hex digits or the base64 of 32 bytes; run `tidegate key new`, keep the key safe, and set WALLET_MASTER_KEY or WALLET_MASTER_KEY_FILE";
 
 /// A chain for every network of the configuration. Speaks to nobody yet.
 ///
@@ -185,6 +200,8 @@ pub async fn gateway(config: Config, migrate: Migrate) -> Result<Arc<Gateway>, S
     ensure_main_merchant(&store, &vault).await?;
     let chains = chains(&config)?;
     let mode = if is_live(&config) { Mode::Live } else { Mode::Test };
+    // The vault has what it needs of them.
+    let config = Config { master_key: None, salt: None, ..config };
     Ok(Gateway::new(config, store, vault, mode, &chains))
 }
 

@@ -3,15 +3,17 @@
 use std::fmt;
 
 use url::Url;
+use zeroize::Zeroizing;
 
-/// A secret as it was configured. Nothing prints it; [`SecretText::expose`] hands it out.
+/// A secret as it was configured. Nothing prints it; [`SecretText::expose`] hands it out; it is wiped
+/// when it is dropped.
 #[derive(Clone)]
-pub struct SecretText(String);
+pub struct SecretText(Zeroizing<String>);
 
 impl SecretText {
     /// Keeps a text from being shown.
     pub fn new(text: impl Into<String>) -> Self {
-        Self(text.into())
+        Self(Zeroizing::new(text.into()))
     }
 
     /// The text itself, for the one place that needs it.

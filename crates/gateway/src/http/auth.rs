@@ -9,9 +9,9 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use axum::extract::{ConnectInfo, FromRequestParts};
-use axum::http::{HeaderMap, StatusCode};
 use axum::http::header::AUTHORIZATION;
 use axum::http::request::Parts;
+use axum::http::{HeaderMap, StatusCode};
 use governor::clock::{Clock as _, DefaultClock};
 use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
 use sha2::{Digest as _, Sha256};
@@ -106,7 +106,11 @@ impl Offenders {
             Ok(()) => Problem::new(StatusCode::UNAUTHORIZED, "unauthorized", detail),
             Err(until) => {
                 let wait = until.wait_time_from(DefaultClock::default().now());
-                let mut problem = Problem::new(StatusCode::TOO_MANY_REQUESTS, "rate_limited", "too many requests with keys that do not exist; wait, then use a right one");
+                let mut problem = Problem::new(
+                    StatusCode::TOO_MANY_REQUESTS,
+                    "rate_limited",
+                    "too many requests with keys that do not exist; wait, then use a right one",
+                );
                 problem.retry_after_s = Some(u32::try_from(wait.as_secs()).unwrap_or(u32::MAX).saturating_add(1));
                 problem
             }

@@ -99,8 +99,12 @@ impl Store {
     pub async fn open(url: &str, pool_size: u32, pool_timeout: Duration, migrate: Migrate) -> Result<Self, StoreError> {
         sqlx::any::install_default_drivers();
         let engine = if url.starts_with("sqlite:") { Engine::Sqlite } else { Engine::Postgres };
-        let address = match engine {
-            Engine::Sqlite if !url.contains('?') => format!("{url}?mode=rwc"),
+        let address = match (engine, migrate) {
+            (Engine::Sqlite, Migrate::Yes) if !url.contains('?') => {
+                make_private(url);
+                format!("{url}?mode=rwc")
+            }
+            (Engine::Sqlite, Migrate::No) if !url.contains('?') => format!("{url}?mode=rw"),
             _ => url.to_owned(),
         };
         let options: AnyConnectOptions = address.parse().map_err(|error| open_error(engine, &error))?;
@@ -220,6 +224,17 @@ pub enum Migrate {
 /// A name for a commit that no other has.
 fn commit_id() -> String {
     hex::encode(crate::clock::random::<16>())
+}
+
+/// A new database file is for its owner alone; its WAL takes after it. That it cannot be made is
+/// said when it is opened.
+fn make_private(url: &str) {
+    use std::os::unix::fs::OpenOptionsExt as _;
+    let path = url.trim_start_matches("sqlite:").trim_start_matches("//");
+    if path.contains('%') {
+        return;
+    }
+    let _ = std::fs::File::options().create_new(true).write(true).mode(0o600).open(path);
 }
 
 /// What every connection needs: full durability for money, and patience instead of errors.

@@ -14,12 +14,17 @@ const ADVISORY_LOCK: i64 = 0x7469_6465_6761_7465;
 
 /// Applies what is missing, or says what is.
 pub(super) async fn bring_up(engine: Engine, connection: &mut AnyConnection, migrate: Migrate) -> Result<(), StoreError> {
+    if migrate == Migrate::No {
+        // Looking changes nothing: a database without the table was never migrated.
+        let applied = sqlx::query_scalar("SELECT MAX(version) FROM schema_versions").fetch_one(connection).await;
+        return refuse_other(applied.unwrap_or(None).unwrap_or(0));
+    }
     let begin = match engine {
         Engine::Sqlite => "BEGIN IMMEDIATE",
         Engine::Postgres => "BEGIN",
     };
     sqlx::query(begin).execute(&mut *connection).await?;
-    match apply_missing(engine, connection, migrate).await {
+    match apply_missing(engine, connection).await {
         Ok(()) => {
             sqlx::query("COMMIT").execute(connection).await?;
             Ok(())
@@ -31,7 +36,7 @@ pub(super) async fn bring_up(engine: Engine, connection: &mut AnyConnection, mig
     }
 }
 
-async fn apply_missing(engine: Engine, connection: &mut AnyConnection, migrate: Migrate) -> Result<(), StoreError> {
+async fn apply_missing(engine: Engine, connection: &mut AnyConnection) -> Result<(), StoreError> {
     if engine == Engine::Postgres {
         sqlx::query("SELECT pg_advisory_xact_lock($1)").bind(ADVISORY_LOCK).execute(&mut *connection).await?;
     }
@@ -39,12 +44,8 @@ async fn apply_missing(engine: Engine, connection: &mut AnyConnection, migrate: 
     connection.execute("CREATE TABLE IF NOT EXISTS schema_versions (version BIGINT PRIMARY KEY, name TEXT NOT NULL)").await?;
     let applied: Option<i64> = sqlx::query_scalar("SELECT MAX(version) FROM schema_versions").fetch_one(&mut *connection).await?;
     let applied = applied.unwrap_or(0);
-    let newest = MIGRATIONS.last().map_or(0, |(version, ..)| *version);
-    if applied > newest {
-        return Err(StoreError::Open(format!("the database has schema {applied}, this binary knows up to {newest}: use a newer tidegate")));
-    }
-    if applied < newest && migrate == Migrate::No {
-        return Err(StoreError::Open(format!("the database has schema {applied}, expected {newest}: run `tidegate migrate`")));
+    if applied > newest() {
+        return refuse_other(applied);
     }
     for (version, name, text) in MIGRATIONS.iter().filter(|(version, ..)| *version > applied) {
         let (serial, now) = match engine {
@@ -61,6 +62,22 @@ async fn apply_missing(engine: Engine, connection: &mut AnyConnection, migrate: 
             .execute(&mut *connection)
             .await?;
         tracing::info!(version, name, "schema migrated");
+    }
+    Ok(())
+}
+
+fn newest() -> i64 {
+    MIGRATIONS.last().map_or(0, |(version, ..)| *version)
+}
+
+/// Says what to do with a schema that is not the one of this binary.
+fn refuse_other(applied: i64) -> Result<(), StoreError> {
+    let newest = newest();
+    if applied > newest {
+        return Err(StoreError::Open(format!("the database has schema {applied}, this binary knows up to {newest}: use a newer tidegate")));
+    }
+    if applied < newest {
+        return Err(StoreError::Open(format!("the database has schema {applied}, expected {newest}: run `tidegate migrate`")));
     }
     Ok(())
 }

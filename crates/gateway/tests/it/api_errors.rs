@@ -280,6 +280,45 @@ async fn an_idempotency_key_gives_the_same_answer_byte_for_byte() {
     assert_ne!(theirs.expect(201).json()["id"], first.json()["id"]);
 }
 
+#[tokio::test]
+async fn many_at_once_make_one_of_it() {
+    let shop = Shop::open().await;
+
+    // One order cancelled by many under one key: one answer, replayed to all others.
+    let order = shop.order("12.5").await;
+    let cancel = format!("{ORDERS}/{}/cancel", order.id);
+    let under = |path: String, key: String, body: Value| {
+        let request = shop.api().request(Method::POST, &path).header("Idempotency-Key", &key).json(&body);
+        async move { request.send().await }
+    };
+    let answers = join_all((0..24).map(|_| under(cancel.clone(), "cancel".into(), json!({ "reason": "changed my mind" })))).await;
+    let original: Vec<&Answer> = answers.iter().filter(|a| a.header("idempotent-replayed").is_none()).collect();
+    assert_eq!(original.len(), 1, "{answers:?}");
+    assert_eq!(original[0].status, 200, "{answers:?}");
+    answers.iter().filter(|a| a.header("idempotent-replayed").is_some()).for_each(|a| same(original[0], a));
+
+    // One number of the shop's under many keys: one order.
+    let body = json!({ "amount": "12.5", "network": NETWORK, "merchant_order_id": "INV-7" });
+    let answers = join_all((0..24).map(|n| under(ORDERS.into(), format!("number-{n}"), body.clone()))).await;
+    let ids: std::collections::BTreeSet<String> = answers.iter().map(|a| a.json()["id"].as_str().unwrap_or("none").to_owned()).collect();
+    assert_eq!(ids.len(), 1, "{answers:?}");
+    let statuses: Vec<u16> = answers.iter().map(|a| a.status).collect();
+    assert_eq!(statuses.iter().filter(|s| **s == 201).count(), 1, "{statuses:?}");
+    assert!(statuses.iter().all(|s| matches!(s, 200 | 201)), "{statuses:?}");
+}
+
+#[tokio::test]
+async fn whoever_tries_keys_is_slowed_down() {
+    let shop = Shop::open().await;
+    let wrong = shop.api().with_key(Some("tg_test_00000000000000000000000000000000"));
+    let answers = join_all((0..200).map(|_| wrong.get("/api/v1/networks"))).await;
+    let refused: Vec<&Answer> = answers.iter().filter(|a| a.status == 429).collect();
+    assert!(!refused.is_empty() && answers.iter().all(|a| matches!(a.status, 401 | 429)), "{answers:?}");
+    refused[0].problem(429, "rate_limited");
+    assert!(refused[0].header("retry-after").is_some_and(|s| s.parse::<u32>().is_ok_and(|s| s >= 1)), "{:?}", refused[0]);
+    shop.api().get("/api/v1/networks").await.expect(200);
+}
+
 #[track_caller]
 fn same(first: &Answer, again: &Answer) {
     assert_eq!(again.header("idempotent-replayed"), Some("true"), "{again:?}");

@@ -114,10 +114,7 @@ async fn act(world: &mut World) {
             0..=3 => world.open_any().await,
             4 => world.choose_any().await,
             5 if world.random.chance(50) => world.cancel_any().await,
-            6..=11 => {
-                let own = world.own(&network).await;
-                world.pay_any(&own).await;
-            }
+            6..=11 => world.pay_any().await,
             12 => {
                 let own = world.own(&network).await;
                 world.stray(&network, &own);
@@ -271,19 +268,27 @@ async fn money_that_meets_the_lease_of_its_wallet_has_one_owner() {
             let value = world.units(&tron(), whole(2));
             world.chain(&tron()).transaction(vec![LogEntry::Transfer { from: PAYER, to: wallet.address, value }]);
         }
+        let (gateway, merchant) = (world.gateway(), world.running.as_ref().unwrap().merchant.clone());
+        let wish = world.wish(whole(3), Some(tron()), Span::from_secs(600));
+        let opening = tokio::spawn(async move {
+            let mut opened = Vec::new();
+            for _ in 0..3 {
+                opened.push(orders::open(&gateway, &merchant, &wish, |_| None).await);
+            }
+            opened
+        });
+        world.moment().await;
         world.mine(&tron());
-        if round % 2 == 0 {
-            world.moment().await;
-        }
-        for _ in 0..3 {
-            open(&mut world, 3, &tron()).await;
+        for opened in opening.await.unwrap() {
+            let orders::Opened::New(view) = opened.expect("there are wallets") else { panic!("an order was known") };
+            world.opened.push(view.id.parse().unwrap());
         }
         world.mine(&tron());
         rest(&world, &mut memory, &format!("round {round}")).await;
         for wallet in free {
             let windows = world.gateway().store.windows(&[wallet.id]).await.unwrap();
-            let is_fresh = windows.get(&wallet.id).is_some_and(|windows| windows.iter().any(|window| window.from == 0));
-            if is_fresh { matched += 1 } else { stray += 1 }
+            let was_fresh = windows.get(&wallet.id).is_some_and(|windows| windows.iter().any(|window| window.from == 0));
+            if was_fresh { matched += 1 } else { stray += 1 }
         }
     }
     assert!(matched > 0 && stray > 0, "one side always won ({matched} to {stray}): nothing met");
@@ -309,7 +314,7 @@ async fn a_fork_takes_no_money_of_another_network() {
 
     let time = world.chain(&ethereum()).tip().time;
     let branch = vec![BranchBlock::at(time), BranchBlock::at(time).again(other)];
-    world.chain(&ethereum()).fork(1, branch, Dropped::ReturnToPool).unwrap();
+    world.fork_to(&ethereum(), 1, branch, Dropped::ReturnToPool);
     rest(&world, &mut memory, "after the fork").await;
     world.mine_all(8);
     rest(&world, &mut memory, "settled").await;
@@ -321,6 +326,7 @@ async fn a_fork_takes_no_money_of_another_network() {
 async fn a_branch_that_is_not_all_there_yet_reverts_nothing() {
     let mut world = calm(Nature::default()).await;
     let mut memory = Memory::default();
+    world.mine_all(4);
     let order = open(&mut world, 10, &tron()).await;
     let paid = pay(&world, order, &tron(), 10).await;
     for _ in 0..6 {
@@ -335,7 +341,7 @@ async fn a_branch_that_is_not_all_there_yet_reverts_nothing() {
     let mut branch: Vec<BranchBlock> = (0..9).map(|_| BranchBlock::at(tip.time)).collect();
     branch[3] = branch[3].clone().again(paid);
     world.chain(&tron()).hide_blocks(tip.number - 4..=tip.number);
-    world.chain(&tron()).fork(8, branch, Dropped::Vanish).unwrap();
+    world.fork_to(&tron(), 8, branch, Dropped::Vanish);
     tokio::time::sleep(Duration::from_millis(400)).await;
     world.heal();
     rest(&world, &mut memory, "after the fork").await;
@@ -343,12 +349,13 @@ async fn a_branch_that_is_not_all_there_yet_reverts_nothing() {
     assert_eq!(world.row(order).await.order.exception, None);
 }
 
-/// Money that had settled and comes again in a block after the late window is nobody's; the books
-/// take it from the order's account and not from another.
+/// Money that had settled and comes again long after the order's time is still the order's, as late
+/// money: booked back, and booked again.
 #[tokio::test(flavor = "multi_thread")]
-async fn money_that_changes_its_owner_is_booked_back_where_it_was_booked() {
+async fn money_that_comes_again_after_its_time_is_late_money_of_its_order() {
     let mut world = calm(Nature::default()).await;
     let mut memory = Memory::default();
+    world.mine_all(4);
     let wish = world.wish(whole(10), Some(tron()), Span::from_secs(5));
     let order: OrderId = world.open(&wish).await.unwrap().id.parse().unwrap();
     let paid = pay(&world, order, &tron(), 10).await;
@@ -361,11 +368,14 @@ async fn money_that_changes_its_owner_is_booked_back_where_it_was_booked() {
     let late = world.row(order).await.order.terms.late_until().plus(Span::from_secs(1));
     world.clock = late;
     let branch = (0..9).map(|n| if n == 8 { BranchBlock::at(late).again(paid) } else { BranchBlock::at(late) }).collect();
-    world.chain(&tron()).fork(8, branch, Dropped::Vanish).unwrap();
+    world.fork_to(&tron(), 8, branch, Dropped::Vanish);
     rest(&world, &mut memory, "taken back").await;
     assert_eq!(world.row(order).await.order.exception, Some(Exception::Reverted));
     world.mine_all(10);
-    rest(&world, &mut memory, "settled again, as nobody's").await;
+    rest(&world, &mut memory, "settled again").await;
+    let row = world.row(order).await;
+    assert_eq!((row.order.status, row.order.exception), (Status::Paid, Some(Exception::Reverted)));
+    assert_eq!(row.transfers.len(), 1, "it is still this order's");
 }
 
 /// A pool that may grow by less than a batch grows by that.

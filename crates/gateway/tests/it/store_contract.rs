@@ -14,7 +14,9 @@ use proptest::prelude::{Just, Strategy, any};
 use proptest::test_runner::{Config, TestRunner};
 use sqlx::{AssertSqlSafe, Connection as _, Row as _};
 use tidegate::clock::id_bytes;
-use tidegate::store::{ApiKeyRow, Commit, Engine, MerchantRow, Migrate, OrderFilter, OrderRow, Store, StoreError, TransferRow, WalletFilter};
+use tidegate::store::{
+    ApiKeyRow, Commit, Engine, MerchantRow, Migrate, OrderFilter, OrderRow, Store, StoreError, TransferRow, WalletFilter,
+};
 use tidegate_rules::alert::AlertKind;
 use tidegate_rules::amount::{Amount, Raw};
 use tidegate_rules::block::{Address, BlockRef, Hash, Network, TransferKey};
@@ -287,17 +289,7 @@ fn blocks(parent: Option<&BlockRef>, first: u64, count: u64) -> Vec<BlockRef> {
 
 fn cursor(version: Option<i64>, blocks: Vec<BlockRef>) -> Cursor {
     let tip = blocks.last().map_or(0, |block| block.number);
-    Cursor {
-        network: tron(),
-        version,
-        rewind_to: None,
-        blocks,
-        forget_below: None,
-        tip,
-        peak: tip,
-        finalized: None,
-        halted: None,
-    }
+    Cursor { network: tron(), version, rewind_to: None, blocks, forget_below: None, tip, peak: tip, finalized: None, halted: None }
 }
 
 fn order_change(id: OrderId, version: i64, order: Order) -> OrderChange {
@@ -428,10 +420,8 @@ async fn versions_are_compared_and_set(ground: Ground) {
     refused(&store, Changes { cursor: Some(cursor(None, blocks(None, 9, 1))), ..Changes::default() }).await;
 
     let order_to = |version| Changes { orders: vec![order_change(order.id, version, order.order.clone())], ..Changes::default() };
-    let wallet_to = |version| Changes {
-        wallets: vec![WalletChange { id: wallet.id, version, kind: WalletMove::PaidAt(7) }],
-        ..Changes::default()
-    };
+    let wallet_to =
+        |version| Changes { wallets: vec![WalletChange { id: wallet.id, version, kind: WalletMove::PaidAt(7) }], ..Changes::default() };
     let transfer_to =
         |version| Changes { transfers: vec![TransferChange { version: Some(version), ..transfer.clone() }], ..Changes::default() };
     let network_to = |version| Changes { cursor: Some(Cursor { tip: 5, ..cursor(Some(version), Vec::new()) }), ..Changes::default() };
@@ -649,11 +639,7 @@ async fn deliveries_come_due_and_busy_receivers_are_left_out(ground: Ground) {
         error: Some("no".into()),
         at: at(50),
     };
-    let changes = vec![
-        tried(1, 1, DeliveryState::Due(at(55))),
-        tried(2, 1, DeliveryState::Delivered),
-        tried(0, 10, DeliveryState::Failed),
-    ];
+    let changes = vec![tried(1, 1, DeliveryState::Due(at(55))), tried(2, 1, DeliveryState::Delivered), tried(0, 10, DeliveryState::Failed)];
     done(&store, Changes { deliveries: changes, ..Changes::default() }).await;
     assert_eq!(store.next_delivery_at().await.unwrap(), Some(at(40)));
     assert_eq!(due(54, &[], 10).await, [shop[3]]);
@@ -778,14 +764,15 @@ async fn a_wallet_is_lent_rests_and_returns(ground: Ground) {
     let lease = new_lease(order.id, &wallet, 0);
     let row = async || store.wallet(wallet.id).await.unwrap().unwrap();
     let step = async |changes: Changes| store.commit(changes).await.unwrap();
-    let wallet_move = |version: i64, kind: WalletMove| Changes {
-        wallets: vec![WalletChange { id: wallet.id, version, kind }],
-        ..Changes::default()
-    };
+    let wallet_move =
+        |version: i64, kind: WalletMove| Changes { wallets: vec![WalletChange { id: wallet.id, version, kind }], ..Changes::default() };
     let made = row().await;
     assert_eq!((made.status, made.ever_leased, made.version), (WalletStatus::Available, false, 1));
     assert_eq!((made.leased_to, made.paid_at, made.order, made.last_used_at), (None, None, None, None));
-    assert_eq!((made.address, made.address_text, made.tag, made.kind), (wallet.address, wallet.address_text.clone(), wallet.tag.clone(), wallet.kind));
+    assert_eq!(
+        (made.address, made.address_text, made.tag, made.kind),
+        (wallet.address, wallet.address_text.clone(), wallet.tag.clone(), wallet.kind)
+    );
 
     // Money to an idle wallet is noted; the mark only ever rises.
     for number in [30, 20] {
@@ -797,7 +784,10 @@ async fn a_wallet_is_lent_rests_and_returns(ground: Ground) {
     let lent = Changes { new_leases: vec![lease.clone()], ..wallet_move(3, WalletMove::Lease { order: order.id, at: at(1) }) };
     assert_eq!(step(lent).await, Commit::Done);
     let found = row().await;
-    assert_eq!((found.status, found.order, found.ever_leased, found.last_used_at), (WalletStatus::Occupied, Some(order.id), true, Some(at(1))));
+    assert_eq!(
+        (found.status, found.order, found.ever_leased, found.last_used_at),
+        (WalletStatus::Occupied, Some(order.id), true, Some(at(1)))
+    );
     // It is not lent twice, and does not return without having rested.
     assert_eq!(step(wallet_move(4, WalletMove::Lease { order: order.id, at: at(2) })).await, Commit::Conflict);
     assert_eq!(step(wallet_move(4, WalletMove::Return { queue_rank: 1 })).await, Commit::Conflict);
@@ -805,13 +795,18 @@ async fn a_wallet_is_lent_rests_and_returns(ground: Ground) {
     // A lease is over when its order is, and its late window too.
     let over = async |second: i64| store.leases_over(&tron(), at(second), 10).await.unwrap();
     assert!(over(9_999).await.is_empty(), "its order is pending");
-    let paid = Order { status: Status::Paid, facts: Facts { paid: Some(Paid { at: at(9), by: PaidBy::Money, late: false }), ..Facts::default() }, ..order.order.clone() };
+    let paid = Order {
+        status: Status::Paid,
+        facts: Facts { paid: Some(Paid { at: at(9), by: PaidBy::Money, late: false }), ..Facts::default() },
+        ..order.order.clone()
+    };
     assert_eq!(step(Changes { orders: vec![order_change(order.id, 1, paid)], ..Changes::default() }).await, Commit::Done);
     assert!(over(1_500).await.is_empty(), "the settled chain is at the end of the window, not past it");
     assert_eq!(over(1_501).await, [lease.lease.clone()]);
     assert!(store.leases_over(&Network::new("ethereum"), at(9_999), 10).await.unwrap().is_empty());
 
-    let rests = Changes { ended_leases: vec![(lease.lease.clone(), 77)], ..wallet_move(4, WalletMove::Rest { leased_to: 77, until: at(2_000) }) };
+    let rests =
+        Changes { ended_leases: vec![(lease.lease.clone(), 77)], ..wallet_move(4, WalletMove::Rest { leased_to: 77, until: at(2_000) }) };
     assert_eq!(step(rests).await, Commit::Done);
     assert!(over(9_999).await.is_empty());
     let found = row().await;
@@ -902,9 +897,8 @@ fn key() -> impl Strategy<Value = TransferKey> {
 }
 
 fn facts() -> impl Strategy<Value = Facts> {
-    let paid = option::of((time(), any::<bool>(), any::<bool>())).prop_map(|paid| {
-        paid.map(|(at, by_money, late)| Paid { at, by: if by_money { PaidBy::Money } else { PaidBy::Person }, late })
-    });
+    let paid = option::of((time(), any::<bool>(), any::<bool>()))
+        .prop_map(|paid| paid.map(|(at, by_money, late)| Paid { at, by: if by_money { PaidBy::Money } else { PaidBy::Person }, late }));
     let confirmation = option::of((option::of((network(), key())), text()))
         .prop_map(|confirmation| confirmation.map(|(transfer, reason)| Confirmation { transfer, reason }));
     (paid, option::of(time()), option::of(time()), confirmation, any::<bool>(), amount()).prop_map(
@@ -925,11 +919,16 @@ fn one_of<T: Copy + std::fmt::Debug + 'static>(all: &'static [T]) -> impl Strate
 
 fn any_payment() -> impl Strategy<Value = Payment> {
     let state = (any::<bool>(), any::<bool>(), any::<bool>(), any::<bool>(), any::<bool>(), any::<bool>());
-    let value = proptest::prop_oneof![any::<[u8; 32]>(), Just([0xff; 32]), Just([0; 32]), any::<u8>().prop_map(|last| {
-        let mut word = [0; 32];
-        word[31] = last;
-        word
-    })];
+    let value = proptest::prop_oneof![
+        any::<[u8; 32]>(),
+        Just([0xff; 32]),
+        Just([0; 32]),
+        any::<u8>().prop_map(|last| {
+            let mut word = [0; 32];
+            word[31] = last;
+            word
+        })
+    ];
     (network(), key(), any::<[u8; 20]>(), any::<[u8; 20]>(), value, any::<u8>(), long(), time(), state).prop_map(
         |(network, key, from, to, value, decimals, number, time, (standing, proven, settled, promoted, by_hand, late_told))| Payment {
             network,
@@ -956,9 +955,16 @@ fn written() -> impl Strategy<Value = Written> {
     let payments = vec((any_payment(), one_of(Recorded::ALL), option::of(text())), 0..4);
     let leases = vec((long(), option::of(long())), 0..4);
     ((any_terms(), any_details(), any::<bool>()), later, option::of(text()), leases, payments).prop_map(
-        |((terms, details, livemode), (facts, status, exception, (received, confirmed), current, expires_at), cancel_reason, leases, payments)| {
+        |(
+            (terms, details, livemode),
+            (facts, status, exception, (received, confirmed), current, expires_at),
+            cancel_reason,
+            leases,
+            payments,
+        )| {
             let tally = Tally { received, confirmed };
-            let later = Order { terms: Terms { expires_at, ..terms.clone() }, facts, leases: Vec::new(), current, tally, status, exception };
+            let later =
+                Order { terms: Terms { expires_at, ..terms.clone() }, facts, leases: Vec::new(), current, tally, status, exception };
             Written { terms, details, livemode, later, cancel_reason, leases, payments }
         },
     )
@@ -982,11 +988,8 @@ async fn comes_back(store: &Store, written: Written) {
     let merchant = MerchantId::new(at(0), id_bytes());
     let mut new = NewOrder { merchant, livemode: written.livemode, details: written.details, ..new_order() };
     new.order = Order { current: written.later.current.clone(), ..order::open(written.terms) };
-    let leases: Vec<(NewLease, Option<u64>)> = written
-        .leases
-        .iter()
-        .map(|(from, to)| (new_lease(new.id, &new_wallet(&tron()), *from), *to))
-        .collect();
+    let leases: Vec<(NewLease, Option<u64>)> =
+        written.leases.iter().map(|(from, to)| (new_lease(new.id, &new_wallet(&tron()), *from), *to)).collect();
     done(
         store,
         Changes {
@@ -1015,10 +1018,21 @@ async fn comes_back(store: &Store, written: Written) {
             TransferChange { recorded, raw_log, wallet, ..new_transfer(payment, Some(new.id)) }
         })
         .collect();
-    let first: Vec<TransferChange> = transfers.iter().map(|transfer| {
-        let payment = Payment { standing: true, proven: false, settled: false, promoted: false, by_hand: false, late_told: false, ..transfer.payment.clone() };
-        TransferChange { payment, recorded: Recorded::Matched, ..transfer.clone() }
-    }).collect();
+    let first: Vec<TransferChange> = transfers
+        .iter()
+        .map(|transfer| {
+            let payment = Payment {
+                standing: true,
+                proven: false,
+                settled: false,
+                promoted: false,
+                by_hand: false,
+                late_told: false,
+                ..transfer.payment.clone()
+            };
+            TransferChange { payment, recorded: Recorded::Matched, ..transfer.clone() }
+        })
+        .collect();
     done(store, Changes { transfers: first, ..Changes::default() }).await;
     let later = Order { leases: expected.leases.clone(), ..written.later };
     let again = transfers.iter().map(|transfer| TransferChange { version: Some(1), ..transfer.clone() }).collect();
@@ -1184,15 +1198,27 @@ async fn pages_of_orders_are_stable_and_filters_fit(ground: Ground) {
         ("pending", OrderFilter { status: Some(Status::Pending), ..old() }, fits(&|order| order.id != leased)),
         ("network", OrderFilter { network: Some(tron()), ..old() }, vec![leased]),
         ("no network", OrderFilter { network: Some(Network::new("bsc")), ..old() }, vec![]),
-        ("user", OrderFilter { user_id: Some("user 1".into()), ..old() }, fits(&|order| order.details.user_id.as_deref() == Some("user 1"))),
+        (
+            "user",
+            OrderFilter { user_id: Some("user 1".into()), ..old() },
+            fits(&|order| order.details.user_id.as_deref() == Some("user 1")),
+        ),
         ("number", OrderFilter { merchant_order_id: Some("N-5".into()), ..old() }, vec![made[5].id]),
         ("address", OrderFilter { address: Some(wallet.address_text.clone()), ..old() }, vec![leased]),
         ("transaction", OrderFilter { tx_hash: Some(transfer.payment.key.tx_hash.to_string()), ..old() }, vec![leased]),
         ("no transaction", OrderFilter { tx_hash: Some(hash().to_string()), ..old() }, vec![]),
         ("from", OrderFilter { created_from: Some(at(20)), ..old() }, fits(&|order| order.created_at >= at(20))),
         ("to", OrderFilter { created_to: Some(at(3)), ..old() }, fits(&|order| order.created_at <= at(3))),
-        ("least", OrderFilter { amount_min: Some(micros(20_000_000)), ..old() }, fits(&|order| order.order.terms.amount >= micros(20_000_000))),
-        ("most", OrderFilter { amount_max: Some(micros(2_000_000)), ..old() }, fits(&|order| order.order.terms.amount <= micros(2_000_000))),
+        (
+            "least",
+            OrderFilter { amount_min: Some(micros(20_000_000)), ..old() },
+            fits(&|order| order.order.terms.amount >= micros(20_000_000)),
+        ),
+        (
+            "most",
+            OrderFilter { amount_max: Some(micros(2_000_000)), ..old() },
+            fits(&|order| order.order.terms.amount <= micros(2_000_000)),
+        ),
         (
             "several",
             OrderFilter { merchant: Some(merchant_id()), user_id: Some("user 0".into()), status: Some(Status::Expired), ..old() },
@@ -1243,7 +1269,8 @@ async fn long_lists_are_asked_in_parts(ground: Ground) {
         wallets.iter().zip(&orders).map(|(wallet, order)| new_transfer(payment(wallet.address, 7), Some(order.id))).collect();
     let leases: Vec<NewLease> = wallets.iter().zip(&orders).map(|(wallet, order)| new_lease(order.id, wallet, 0)).collect();
     let journal = transfers.iter().map(|transfer| entry(transfer.id, 0, ("wallet:a", "unmatched"), raw(3))).collect();
-    done(&store, Changes { new_orders: orders.clone(), new_leases: leases, transfers: transfers.clone(), journal, ..Changes::default() }).await;
+    done(&store, Changes { new_orders: orders.clone(), new_leases: leases, transfers: transfers.clone(), journal, ..Changes::default() })
+        .await;
 
     let ids: Vec<OrderId> = orders.iter().map(|order| order.id).collect();
     let found = store.orders(&ids).await.unwrap();

@@ -10,7 +10,7 @@ use tidegate::store::{self, OrderFilter, OrderRow};
 use tidegate_rules::amount::{Amount, Raw};
 use tidegate_rules::block::{Address, BlockRef, Network, TransferKey};
 use tidegate_rules::id::OrderId;
-use tidegate_rules::order::{Depth, Status};
+use tidegate_rules::order::{Depth, Mark, Status};
 use tidegate_rules::time::Time;
 use tidegate_rules::wallet::WalletStatus;
 
@@ -23,6 +23,7 @@ pub struct Memory {
 }
 
 /// How often each thing happened: a world in which nothing happens proves nothing.
+#[allow(dead_code, reason = "printed for the reader")]
 #[derive(Default, Debug)]
 pub struct Seen {
     pub orders: usize,
@@ -106,21 +107,22 @@ impl Books {
     async fn read(world: &World) -> Self {
         let url = world.config.database.url.expose();
         let mut db = sqlx::AnyConnection::connect(&url).await.unwrap();
-        let leases = sqlx::query("SELECT order_id, network, wallet_id, address_hex, from_height, to_height, late_until FROM leases ORDER BY id")
-            .fetch_all(&mut db)
-            .await
-            .unwrap()
-            .iter()
-            .map(|row| Lease {
-                order: row.get::<String, _>(0).parse().unwrap(),
-                network: Network::new(&row.get::<String, _>(1)),
-                wallet: row.get(2),
-                address: hex_address(&row.get::<String, _>(3)),
-                from: height(row.get(4)),
-                to: row.get::<Option<i64>, _>(5).map(height),
-                late_until: row.get(6),
-            })
-            .collect();
+        let leases =
+            sqlx::query("SELECT order_id, network, wallet_id, address_hex, from_height, to_height, late_until FROM leases ORDER BY id")
+                .fetch_all(&mut db)
+                .await
+                .unwrap()
+                .iter()
+                .map(|row| Lease {
+                    order: row.get::<String, _>(0).parse().unwrap(),
+                    network: Network::new(&row.get::<String, _>(1)),
+                    wallet: row.get(2),
+                    address: hex_address(&row.get::<String, _>(3)),
+                    from: height(row.get(4)),
+                    to: row.get::<Option<i64>, _>(5).map(height),
+                    late_until: row.get(6),
+                })
+                .collect();
         let rows = sqlx::query(
             "SELECT network, tx_hash, ordinal, id, block_number, block_hash, block_time, raw_value, status, disposition, order_id, promoted FROM blockchain_transactions",
         )
@@ -131,7 +133,10 @@ impl Books {
         let stored: BTreeMap<_, _> = rows
             .iter()
             .map(|row| {
-                let key = TransferKey { tx_hash: row.get::<String, _>(1).parse().unwrap(), ordinal: u32::try_from(row.get::<i64, _>(2)).unwrap() };
+                let key = TransferKey {
+                    tx_hash: row.get::<String, _>(1).parse().unwrap(),
+                    ordinal: u32::try_from(row.get::<i64, _>(2)).unwrap(),
+                };
                 let stored = Stored {
                     id: row.get(3),
                     block: (height(row.get(4)), row.get(5), row.get(6)),
@@ -194,7 +199,7 @@ pub async fn all(world: &World, memory: &mut Memory) -> Result<(), String> {
         ensure!(row.peak >= tip.number, "the peak of {name} is below its tip");
     }
     let books = Books::read(world).await;
-    let owners = owners(world, &books);
+    let owners = owners(world, &books)?;
     transfers(world, &books, &owners)?;
     orders(world, &books, &owners)?;
     leases(world, &books).await?;
@@ -211,35 +216,46 @@ fn decimals(world: &World, network: &Network) -> u8 {
     world.chain(network).config().decimals
 }
 
-/// Who owns each transfer that is on a chain, worked out anew.
-fn owners(world: &World, books: &Books) -> BTreeMap<(Network, TransferKey), Owner> {
+/// Whose a transfer was when it was first seen in this block, by the leases; nobody's if `None`.
+fn claimed(books: &Books, network: &Network, to: Address, block: Mark) -> Option<OrderId> {
+    let leases = books.leases.iter();
+    let lease = leases.filter(|lease| lease.network == *network && lease.address == to && lease.from < block.number);
+    let row = &books.orders[&lease.max_by_key(|lease| lease.from)?.order];
+    (block.time <= row.order.terms.late_until()).then_some(row.id)
+}
+
+/// Who owns each transfer that is on a chain, worked out anew. It keeps the owner that it had when
+/// it was first seen; after a fork that may have been in any of the blocks that it ever was in.
+fn owners(world: &World, books: &Books) -> Result<BTreeMap<(Network, TransferKey), Owner>, String> {
     let mut owners = BTreeMap::new();
-    for ((network, key), real) in &books.truth {
+    for (name, real) in &books.truth {
+        let (network, _) = name;
+        let Some(stored) = books.stored.get(name) else { return Err(format!("I9: {name:?} in block {} is not recorded", real.at.number)) };
         let amount = real.value.to_amount(decimals(world, network));
-        let lease = books
-            .leases
-            .iter()
-            .filter(|lease| lease.network == *network && lease.address == real.to && lease.from < real.at.number)
-            .max_by_key(|lease| lease.from);
-        let order = lease.and_then(|lease| books.orders.get(&lease.order));
-        let promoted = books.stored.get(&(network.clone(), *key)).is_some_and(|stored| stored.promoted);
-        let owner = match (order, amount) {
-            (_, None) => (None, "unreadable"),
-            _ if real.value.is_zero() => (None, "unreadable"),
-            // Besides the payer only wallets of ours pay here.
-            _ if real.from != PAYER => (None, "own"),
-            (Some(row), _) if real.at.time <= row.order.terms.expires_at => {
-                (Some(row.id), if row.order.status == Status::Cancelled { "late" } else { "matched" })
-            }
-            (Some(row), _) if real.at.time <= row.order.terms.late_until() => {
-                (Some(row.id), if promoted && row.order.status != Status::Cancelled { "matched" } else { "late" })
-            }
-            (_, Some(amount)) if amount < world.config.pool.dust_below => (None, "dust"),
-            _ => (None, "stray"),
+        let is_readable = amount.is_some() && !real.value.is_zero();
+        let is_own = real.from != PAYER;
+        let possible: Vec<Option<OrderId>> = match (is_readable, is_own) {
+            (true, false) => world.ever[name].iter().map(|block| claimed(books, network, real.to, *block)).collect(),
+            _ => vec![None],
         };
-        owners.insert((network.clone(), *key), owner);
+        let owner = possible.iter().find(|owner| owner.map(|order| order.to_string()) == stored.order);
+        let Some(owner) = owner.copied() else {
+            let seen = &world.ever[name];
+            return Err(format!("I9: {name:?} in {seen:?} is one's of {possible:?}, recorded as {} of {:?}", stored.disposition, stored.order));
+        };
+        let recorded_as = match owner.map(|id| &books.orders[&id].order) {
+            Some(order) if order.status == Status::Cancelled => "late",
+            Some(order) if real.at.time <= order.terms.expires_at => "matched",
+            Some(order) if stored.promoted && real.at.time <= order.terms.late_until() => "matched",
+            Some(_) => "late",
+            None if !is_readable => "unreadable",
+            None if is_own => "own",
+            None if amount.is_some_and(|amount| amount < world.config.pool.dust_below) => "dust",
+            None => "stray",
+        };
+        owners.insert(name.clone(), (owner, recorded_as));
     }
-    owners
+    Ok(owners)
 }
 
 /// True when a block is as deep now as the depth says.
@@ -254,8 +270,7 @@ fn is_buried(world: &World, network: &Network, number: u64, depth: Depth) -> boo
 /// nothing else stands.
 fn transfers(world: &World, books: &Books, owners: &BTreeMap<(Network, TransferKey), Owner>) -> Result<(), String> {
     for (name, real) in &books.truth {
-        let Some(stored) = books.stored.get(name) else { return Err(format!("I9: {name:?} in block {} is not recorded", real.at.number)) };
-        let (order, disposition) = owners[name];
+        let (stored, (order, disposition)) = (&books.stored[name], owners[name]);
         let block = (real.at.number, real.at.hash.to_string(), real.at.time.millis());
         ensure!(stored.status != "orphaned", "I9: {name:?} is on the chain in block {} and recorded as orphaned", real.at.number);
         ensure!(stored.block == block, "I9: {name:?} is in {block:?}, recorded in {:?}", stored.block);
@@ -415,7 +430,8 @@ fn journal(books: &Books, owners: &BTreeMap<(Network, TransferKey), Owner>) -> R
         let next = turns.entry(transfer).or_default();
         ensure!(*turn == *next, "the journal of {transfer} goes from turn {next} to {turn}");
         *next += 1;
-        let units: i128 = value.to_string().parse().map_err(|_| format!("the journal of {transfer} holds {value}, which no token moves"))?;
+        let units: i128 =
+            value.to_string().parse().map_err(|_| format!("the journal of {transfer} holds {value}, which no token moves"))?;
         *net.entry((transfer, debit)).or_default() += units;
         *net.entry((transfer, credit)).or_default() -= units;
     }

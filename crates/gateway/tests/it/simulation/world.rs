@@ -18,10 +18,10 @@ use tidegate::store::{MerchantRow, Migrate, OrderRow};
 use tidegate_chain::Chain;
 use tidegate_chain::sandbox::{BranchBlock, Dropped, Faults, LogEntry, SandboxChain, SandboxConfig};
 use tidegate_rules::amount::{Amount, Raw};
-use tidegate_rules::block::{Address, Hash, Network};
+use tidegate_rules::block::{Address, Hash, Network, TransferKey};
 use tidegate_rules::changes::Details;
 use tidegate_rules::id::OrderId;
-use tidegate_rules::order::{Cancel, Depth, Status};
+use tidegate_rules::order::{Cancel, Depth, Mark, Status};
 use tidegate_rules::time::{Span, Time};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -107,6 +107,8 @@ pub struct World {
     /// The highest block that was ever settled at a depth, and the latest time of one: nothing
     /// settles beyond the one, nothing expires beyond the other.
     pub settled: BTreeMap<(Network, Depth), (u64, Time)>,
+    /// Every block that a transfer was ever in.
+    pub ever: BTreeMap<(Network, TransferKey), Vec<Mark>>,
     pub opened: Vec<OrderId>,
     pub forks: u64,
     pub kills: u64,
@@ -129,7 +131,11 @@ fn network_config(name: &str, kind: Kind, decimals: u8, depth: Depth, tier: Tier
         name: Network::new(name),
         display_name: name.to_owned(),
         kind,
-        chain_id: if kind == Kind::Evm { SandboxConfig::evm(Time::default(), 0).chain_id } else { SandboxConfig::tron(Time::default(), 0).chain_id },
+        chain_id: if kind == Kind::Evm {
+            SandboxConfig::evm(Time::default(), 0).chain_id
+        } else {
+            SandboxConfig::tron(Time::default(), 0).chain_id
+        },
         rpc: Vec::new(),
         token: String::new(),
         decimals,
@@ -193,6 +199,7 @@ impl World {
             running: None,
             first: BTreeMap::new(),
             settled: BTreeMap::new(),
+            ever: BTreeMap::new(),
             opened: Vec::new(),
             forks: 0,
             kills: 0,
@@ -266,7 +273,8 @@ impl World {
         for (_, network, logs) in due {
             self.chain(&network).transaction(logs);
         }
-        self.chain(network).mine(self.clock).unwrap();
+        let mined = self.chain(network).mine(self.clock).unwrap();
+        self.note_transfers(network, mined.number);
         self.note_settled();
     }
 
@@ -284,6 +292,17 @@ impl World {
         let (tip, config) = (chain.tip().number, chain.config());
         let deep = tip.saturating_sub(config.final_depth);
         deep - deep % config.final_step
+    }
+
+    fn note_transfers(&mut self, network: &Network, from: u64) {
+        let chain = self.chain(network).clone();
+        for block in (from..=chain.tip().number).filter_map(|number| chain.block(number)) {
+            let mark = Mark { number: block.at.number, time: block.at.time };
+            let keys = block.transfers.iter().map(|transfer| transfer.key).chain(block.unreadable.iter().map(|log| log.key));
+            for key in keys {
+                self.ever.entry((network.clone(), key)).or_default().push(mark);
+            }
+        }
     }
 
     fn note_settled(&mut self) {
@@ -343,13 +362,20 @@ impl World {
             }
         }
         let fate = if self.random.chance(70) { Dropped::ReturnToPool } else { Dropped::Vanish };
-        chain.fork(depth, branch, fate).unwrap();
-        self.forks += 1;
-        self.note_settled();
+        self.fork_to(network, depth, branch, fate);
         // A chain that merely lost its newest blocks looks like an endpoint that lags.
         if length == 0 || self.random.chance(80) {
             self.mine(network);
         }
+    }
+
+    /// Replaces the newest blocks by this branch.
+    pub fn fork_to(&mut self, network: &Network, depth: u64, branch: Vec<BranchBlock>, fate: Dropped) {
+        let base = self.chain(network).tip().number - depth;
+        self.chain(network).fork(depth, branch, fate).unwrap();
+        self.forks += 1;
+        self.note_transfers(network, base + 1);
+        self.note_settled();
     }
 
     /// The endpoints are unwell until they are healed.
@@ -438,11 +464,12 @@ impl World {
     }
 
     /// Somebody pays an order, in one of the ways that people and contracts have.
-    pub async fn pay_any(&mut self, own: &[Address]) {
+    pub async fn pay_any(&mut self) {
         let Some(row) = self.recent().await else { return };
         let Some(lease) = self.random.pick(&row.order.leases).cloned() else { return };
         let network = lease.network.clone();
         let chain = self.chain(&network).clone();
+        let own = self.own(&network).await;
         let (amount, to) = (row.order.terms.amount, lease.address);
         let transfer = |value: Raw| LogEntry::Transfer { from: PAYER, to, value };
         let exact = self.units(&network, amount);
@@ -476,7 +503,7 @@ impl World {
                     LogEntry::malformed(PAYER, to, exact),
                     transfer(rest),
                 ];
-                if let Some(other) = self.random.pick(own) {
+                if let Some(other) = self.random.pick(&own) {
                     logs.push(LogEntry::Transfer { from: PAYER, to: *other, value: some });
                 }
                 chain.transaction(logs);
@@ -487,7 +514,7 @@ impl World {
             15 => drop(chain.transaction(vec![transfer(Raw::from_be_bytes([0xff; 32]))])),
             // Between our own wallets.
             16 => {
-                if let Some(from) = self.random.pick(own) {
+                if let Some(from) = self.random.pick(&own) {
                     chain.transaction(vec![LogEntry::Transfer { from: *from, to, value: some }]);
                 }
             }
