@@ -8,6 +8,7 @@
 
 mod apply;
 mod read;
+mod rows;
 mod schema;
 
 use std::time::Duration;
@@ -18,9 +19,10 @@ use tidegate_rules::changes::Changes;
 use tidegate_rules::time::Time;
 use tokio::sync::{mpsc, oneshot};
 
-pub use read::{
-    ApiKeyRow, DueDelivery, EventRow, KeptAnswerRow, MerchantRow, NetworkRow, OrderFilter, OrderRow, TransferRow, WalletCount,
-    WalletFilter, WalletRow, is_consistent, marks,
+pub use read::{OrderFilter, WalletFilter};
+pub use rows::{
+    ApiKeyRow, DueDelivery, EventRow, KeptAnswerRow, MerchantRow, NetworkRow, OrderRow, TransferRow, WalletCount, WalletRow, is_consistent,
+    marks,
 };
 
 /// How many waiting requests the SQLite writer commits together at most.
@@ -104,6 +106,7 @@ impl Store {
                 make_private(url);
                 format!("{url}?mode=rwc")
             }
+            // Looking makes no file.
             (Engine::Sqlite, Migrate::No) if !url.contains('?') => format!("{url}?mode=rw"),
             _ => url.to_owned(),
         };
@@ -268,9 +271,9 @@ fn open_error(engine: Engine, error: &sqlx::Error) -> StoreError {
         other => other.to_string().split("://").next().unwrap_or_default().to_owned(),
     };
     StoreError::Open(match engine {
-        Engine::Sqlite => {
-            format!("could not open the SQLite file of DATABASE_URL: {what}; check that its directory exists and can be written")
-        }
+        Engine::Sqlite => format!(
+            "could not open the SQLite file of DATABASE_URL: {what}; check that its directory exists and can be written; `tidegate migrate` makes the file"
+        ),
         Engine::Postgres => format!("could not open the PostgreSQL database of DATABASE_URL: {what}; check host, name, user and password"),
     })
 }

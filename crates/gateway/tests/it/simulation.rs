@@ -313,7 +313,7 @@ async fn a_fork_takes_no_money_of_another_network() {
     assert_eq!(world.row(order).await.order.status, Status::Confirming);
 
     let time = world.chain(&ethereum()).tip().time;
-    let branch = vec![BranchBlock::at(time), BranchBlock::at(time).again(other)];
+    let branch = vec![BranchBlock::at(time).again(other), BranchBlock::at(time)];
     world.fork_to(&ethereum(), 1, branch, Dropped::ReturnToPool);
     rest(&world, &mut memory, "after the fork").await;
     world.mine_all(8);
@@ -356,7 +356,7 @@ async fn money_that_comes_again_after_its_time_is_late_money_of_its_order() {
     let mut world = calm(Nature::default()).await;
     let mut memory = Memory::default();
     world.mine_all(4);
-    let wish = world.wish(whole(10), Some(tron()), Span::from_secs(5));
+    let wish = world.wish(whole(10), Some(tron()), Span::from_secs(90));
     let order: OrderId = world.open(&wish).await.unwrap().id.parse().unwrap();
     let paid = pay(&world, order, &tron(), 10).await;
     for _ in 0..6 {

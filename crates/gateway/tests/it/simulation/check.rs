@@ -241,7 +241,10 @@ fn owners(world: &World, books: &Books) -> Result<BTreeMap<(Network, TransferKey
         let owner = possible.iter().find(|owner| owner.map(|order| order.to_string()) == stored.order);
         let Some(owner) = owner.copied() else {
             let seen = &world.ever[name];
-            return Err(format!("I9: {name:?} in {seen:?} is one's of {possible:?}, recorded as {} of {:?}", stored.disposition, stored.order));
+            return Err(format!(
+                "I9: {name:?} in {seen:?} is one's of {possible:?}, recorded as {} of {:?}",
+                stored.disposition, stored.order
+            ));
         };
         let recorded_as = match owner.map(|id| &books.orders[&id].order) {
             Some(order) if order.status == Status::Cancelled => "late",
@@ -304,7 +307,13 @@ fn transfers(world: &World, books: &Books, owners: &BTreeMap<(Network, TransferK
         }
         if let (Some(order), "late", "confirmed") = (order, disposition, stored.status.as_str()) {
             let alert = ("late_money".to_owned(), format!("{order} {about}"));
-            ensure!(books.alerts.contains(&alert), "late money without an alert: {alert:?}");
+            ensure!(
+                books.alerts.contains(&alert),
+                "late money without an alert: {alert:?}: {} {:?} {:?}",
+                stored.promoted,
+                world.ever[name],
+                books.orders[&order]
+            );
         }
     }
     for (name, stored) in &books.stored {
