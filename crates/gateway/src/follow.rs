@@ -47,8 +47,8 @@ const FORGET_STEP: usize = 512;
 /// Every so many polls without a new block the endpoint's head is compared with ours.
 const EMPTY_POLLS_PER_COMPARISON: u32 = 5;
 
-/// How often the final head is asked for when nothing waits for it.
-const FINAL_PAUSE: Span = Span::from_secs(60);
+/// How often the final head is asked for when no money waits for it: once in so many polls.
+const POLLS_PER_FINAL: u64 = 20;
 
 /// Leases and wallets looked at in one settle pass.
 const SETTLE_MAX: i64 = 500;
@@ -362,7 +362,8 @@ impl Follower {
 
     /// Asks for the final head: often while something waits for it, rarely otherwise.
     async fn ask_final(&mut self, row: &mut NetworkRow) -> Result<(), Trouble> {
-        let rested = self.final_asked.is_none_or(|asked| asked.elapsed() > FINAL_PAUSE.to_std());
+        let pause = Span::from_millis(self.part.config.poll_interval.millis().saturating_mul(POLLS_PER_FINAL)).to_std();
+        let rested = self.final_asked.is_none_or(|asked| asked.elapsed() > pause);
         let waits = self.part.config.deepest() == Depth::Final && self.gateway.store.has_unsettled(&row.name).await?;
         if !waits && !rested {
             return Ok(());
@@ -490,6 +491,9 @@ impl Follower {
             && changes.wallets.is_empty()
             && changes.ended_leases.is_empty();
         if idle {
+            if rand_dbg() {
+                tracing::warn!(network = %row.name, ?settled, tip = ?head.tip, fin = ?head.finalized, peak=head.peak, "DBG idle");
+            }
             return Ok(Then::Rest);
         }
         let woken: Vec<OrderId> = changes.orders.iter().map(|change| change.id).collect();
@@ -500,7 +504,10 @@ impl Follower {
                 Ok(if full { Then::GoOn } else { Then::Rest })
             }
             // Somebody changed one of the orders meanwhile: look again at once.
-            Commit::Conflict => Ok(Then::GoOn),
+            Commit::Conflict => {
+                tracing::warn!(network = %row.name, "DBG settle conflict");
+                Ok(Then::GoOn)
+            }
         }
     }
 
@@ -628,4 +635,8 @@ pub fn take_payments(row: &mut OrderRow, payments: Vec<Payment>, changes: &mut C
             changes.transfers.push(transfer_change(transfer, None));
         }
     }
+}
+
+fn rand_dbg() -> bool {
+    clock::random::<1>()[0] == 0
 }

@@ -19,7 +19,12 @@
     reason = "what a failed test saw (seeds, answers, process output) is printed for its reader"
 )]
 #![allow(missing_docs, unreachable_pub, reason = "nothing here is a public interface")]
-#![allow(clippy::needless_pass_by_value, clippy::large_futures, reason = "tests favour short calls over copies saved")]
+#![allow(
+    clippy::needless_pass_by_value,
+    clippy::large_futures,
+    clippy::result_large_err,
+    reason = "tests favour short calls over copies saved"
+)]
 
 mod anvil;
 mod api;

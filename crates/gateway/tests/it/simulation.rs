@@ -77,6 +77,7 @@ impl Drop for Say {
 }
 
 async fn live(seed: u64, nature: Nature) {
+    let _ = tracing_subscriber::fmt().with_env_filter("tidegate=debug,sqlx=warn").with_writer(std::io::stderr).try_init();
     let _say = Say(seed);
     let receiver = Receiver::start().await;
     let mut world = World::new(seed, nature, Some(receiver.url.clone()));
@@ -152,7 +153,11 @@ async fn act(world: &mut World) {
 
 /// Waits until the followers have nothing left to do and everything is as it must be.
 async fn rest(world: &World, memory: &mut Memory, when: &str) {
-    eventually_within(REST_MAX, &format!("{when}: the books are right"), async || check::all(world, memory).await).await;
+    eventually_within(REST_MAX, &format!("{when}: the books are right"), async || {
+        let wrong = check::all(world, memory).await;
+        wrong.map_err(|wrong| format!("{wrong}; failing: {:?}", world.failing()))
+    })
+    .await;
 }
 
 /// Long after the last payment: nobody waits, nothing is unsettled, every wallet is free.

@@ -365,7 +365,8 @@ async fn a_commit_is_all_or_nothing(ground: Ground) {
     };
 
     // The part that conflicts, from first to last.
-    let spoiled: Vec<(&str, Box<dyn Fn(&mut Changes)>)> = vec![
+    type Spoil<'a> = Box<dyn Fn(&mut Changes) + 'a>;
+    let spoiled: Vec<(&str, Spoil<'_>)> = vec![
         ("the network's version", Box::new(|changes| changes.cursor.as_mut().unwrap().version = Some(1))),
         ("a wallet's version", Box::new(|changes| changes.wallets[0].version = 1)),
         ("an order's version", Box::new(|changes| changes.orders[0].version = 2)),
@@ -802,7 +803,7 @@ async fn a_wallet_is_lent_rests_and_returns(ground: Ground) {
     };
     assert_eq!(step(Changes { orders: vec![order_change(order.id, 1, paid)], ..Changes::default() }).await, Commit::Done);
     assert!(over(1_500).await.is_empty(), "the settled chain is at the end of the window, not past it");
-    assert_eq!(over(1_501).await, [lease.lease.clone()]);
+    assert_eq!(over(1_501).await, std::slice::from_ref(&lease.lease));
     assert!(store.leases_over(&Network::new("ethereum"), at(9_999), 10).await.unwrap().is_empty());
 
     let rests =

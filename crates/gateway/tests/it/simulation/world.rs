@@ -230,6 +230,11 @@ impl World {
         self.config.networks.iter().find(|found| found.name == *network).unwrap()
     }
 
+    /// What the followers say of themselves.
+    pub fn failing(&self) -> Vec<String> {
+        self.gateway().networks().values().filter_map(|part| part.state().failing).collect()
+    }
+
     /// Another gateway on the same database, as the program makes it.
     pub async fn another(&self) -> Running {
         let store = start::open_store(&self.config, Migrate::Yes).await.unwrap();
@@ -422,7 +427,7 @@ impl World {
         let amount = Amount::from_micros(whole * 1_000_000 + self.random.below(1_000_000));
         let network = [Some(tron()), Some(ethereum()), None];
         let network = network[usize::try_from(self.random.below(10)).unwrap() % 3].clone();
-        let wish = self.wish(amount, network, Span::from_secs(5 + self.random.below(60)));
+        let wish = self.wish(amount, network, Span::from_secs(10 + self.random.below(140)));
         match self.open(&wish).await {
             Ok(_) => {}
             Err(problem) if problem.code == "network_unavailable" => {}
