@@ -491,9 +491,6 @@ impl Follower {
             && changes.wallets.is_empty()
             && changes.ended_leases.is_empty();
         if idle {
-            if rand_dbg() {
-                tracing::warn!(network = %row.name, ?settled, tip = ?head.tip, fin = ?head.finalized, peak=head.peak, "DBG idle");
-            }
             return Ok(Then::Rest);
         }
         let woken: Vec<OrderId> = changes.orders.iter().map(|change| change.id).collect();
@@ -504,10 +501,7 @@ impl Follower {
                 Ok(if full { Then::GoOn } else { Then::Rest })
             }
             // Somebody changed one of the orders meanwhile: look again at once.
-            Commit::Conflict => {
-                tracing::warn!(network = %row.name, "DBG settle conflict");
-                Ok(Then::GoOn)
-            }
+            Commit::Conflict => Ok(Then::GoOn),
         }
     }
 
@@ -635,8 +629,4 @@ pub fn take_payments(row: &mut OrderRow, payments: Vec<Payment>, changes: &mut C
             changes.transfers.push(transfer_change(transfer, None));
         }
     }
-}
-
-fn rand_dbg() -> bool {
-    clock::random::<1>()[0] == 0
 }

@@ -22,8 +22,9 @@ use crate::gateway::{Gateway, NetworkPart};
 use crate::problem::{Problem, RACED};
 use crate::store::{Commit, WalletRow};
 
-/// How many free wallets are read ahead.
-const AHEAD: i64 = 512;
+/// How many free wallets are read ahead: enough that reading is rare, few enough that whoever waits
+/// for it hardly notices.
+const AHEAD: i64 = 128;
 
 /// The most wallets that one call makes.
 pub const GENERATE_MAX: u32 = 1_000;

@@ -4,7 +4,8 @@
 //! [`Store::commit`]: a [`Changes`] is stored whole or not at all (I6). The SQL text is the same on
 //! both engines; what truly differs is in [`schema`] and in how commits are carried out here: on
 //! PostgreSQL each in its own transaction, on SQLite by one writer that commits all waiting
-//! requests together, each in its own savepoint, so that they share one sync.
+//! requests together, so that they share one sync, and keeps one that is in the way from spoiling
+//! another.
 
 mod apply;
 mod read;
@@ -26,7 +27,7 @@ pub use rows::{
 };
 
 /// How many waiting requests the SQLite writer commits together at most.
-const GROUP_MAX: usize = 256;
+const GROUP_MAX: usize = 128;
 
 /// How many requests may wait for the SQLite writer before callers wait to hand theirs in.
 const QUEUE_MAX: usize = 4_096;
@@ -244,7 +245,7 @@ fn make_private(url: &str) {
 async fn prepare(engine: Engine, connection: &mut AnyConnection) -> Result<(), sqlx::Error> {
     if engine == Engine::Sqlite {
         connection
-            .execute("PRAGMA busy_timeout = 10000; PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA cache_size = -8192; PRAGMA temp_store = MEMORY")
+            .execute("PRAGMA busy_timeout = 10000; PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA wal_autocheckpoint = 8000; PRAGMA cache_size = -8192; PRAGMA temp_store = MEMORY")
             .await?;
     }
     Ok(())
@@ -291,11 +292,12 @@ fn is_conflict_code(code: Option<&str>) -> bool {
     matches!(code, Some("40001" | "40P01"))
 }
 
-/// SQLite's one writer: takes every request that waits, stores each in its own savepoint, commits
-/// them with one sync, and only then answers.
+/// SQLite's one writer: takes every request that waits, commits them with one sync, and only then
+/// answers.
 async fn write_in_groups(mut connection: AnyConnection, mut requests: mpsc::Receiver<Request>) {
     let mut group = Vec::with_capacity(GROUP_MAX);
     while requests.recv_many(&mut group, GROUP_MAX).await > 0 {
+        gather(&mut requests, &mut group).await;
         match write_group(&mut connection, &group).await {
             Ok(outcomes) => {
                 for ((_, answer), outcome) in group.drain(..).zip(outcomes) {
@@ -315,7 +317,44 @@ async fn write_in_groups(mut connection: AnyConnection, mut requests: mpsc::Rece
     let _ = connection.close().await;
 }
 
+/// Lets those who were answered a moment ago hand in what they want next: one sync for all of them
+/// instead of one for the first and another for the rest. Ends as soon as a turn brings nobody.
+async fn gather(requests: &mut mpsc::Receiver<Request>, group: &mut Vec<Request>) {
+    loop {
+        let before = group.len();
+        tokio::task::yield_now().await;
+        while group.len() < GROUP_MAX
+            && let Ok(request) = requests.try_recv()
+        {
+            group.push(request);
+        }
+        if group.len() == before || group.len() >= GROUP_MAX {
+            return;
+        }
+    }
+}
+
+/// Stores a group. Almost always nothing is in anybody's way: then no savepoints are needed, which
+/// are a third of the statements. Where something is, everything is done again, each in its own.
 async fn write_group(connection: &mut AnyConnection, group: &[Request]) -> Result<Vec<Result<Commit, StoreError>>, sqlx::Error> {
+    sqlx::query("BEGIN IMMEDIATE").execute(&mut *connection).await?;
+    let mut clear = true;
+    for (changes, _) in group {
+        clear = matches!(apply::apply(connection, changes).await, Ok(Commit::Done));
+        if !clear {
+            break;
+        }
+    }
+    if clear {
+        sqlx::query("COMMIT").execute(&mut *connection).await?;
+        return Ok(group.iter().map(|_| Ok(Commit::Done)).collect());
+    }
+    sqlx::query("ROLLBACK").execute(&mut *connection).await?;
+    write_each_apart(connection, group).await
+}
+
+/// Stores a group, each request in its own savepoint, so that one in the way spoils no other.
+async fn write_each_apart(connection: &mut AnyConnection, group: &[Request]) -> Result<Vec<Result<Commit, StoreError>>, sqlx::Error> {
     let mut outcomes = Vec::with_capacity(group.len());
     sqlx::query("BEGIN IMMEDIATE").execute(&mut *connection).await?;
     for (changes, _) in group {

@@ -8,6 +8,7 @@
 //! that failed may need to run a few times to fail again.
 
 mod check;
+mod meddler;
 mod world;
 
 use std::time::Duration;
@@ -18,7 +19,7 @@ use tidegate_chain::sandbox::{BranchBlock, Dropped, LogEntry};
 use tidegate_rules::amount::Amount;
 use tidegate_rules::block::Network;
 use tidegate_rules::id::OrderId;
-use tidegate_rules::order::{Exception, Status};
+use tidegate_rules::order::{Cancel, Exception, Status};
 use tidegate_rules::time::Span;
 
 use self::check::Memory;
@@ -77,7 +78,6 @@ impl Drop for Say {
 }
 
 async fn live(seed: u64, nature: Nature) {
-    let _ = tracing_subscriber::fmt().with_env_filter("tidegate=debug,sqlx=warn").with_writer(std::io::stderr).try_init();
     let _say = Say(seed);
     let receiver = Receiver::start().await;
     let mut world = World::new(seed, nature, Some(receiver.url.clone()));
@@ -111,10 +111,11 @@ async fn act(world: &mut World) {
     }
     for _ in 0..6 + world.random.below(6) {
         let network = if world.random.chance(50) { tron() } else { ethereum() };
+        let mut at_once = None;
         match world.random.below(20) {
             0..=3 => world.open_any().await,
-            4 => world.choose_any().await,
-            5 if world.random.chance(50) => world.cancel_any().await,
+            4 => at_once = world.choose_any().await,
+            5 if world.random.chance(50) => at_once = world.cancel_any().await,
             6..=11 => world.pay_any().await,
             12 => {
                 let own = world.own(&network).await;
@@ -131,20 +132,24 @@ async fn act(world: &mut World) {
                 }
                 world.start().await;
             }
-            // Another instance takes over while the first is still at it.
-            16 if world.random.chance(25) => {
-                let second = world.another().await;
-                world.mine(&network);
-                world.moment().await;
-                world.kill().await;
-                world.running = Some(second);
-            }
+            // Another instance comes while the first is still at it; later one of the two is gone.
+            16 if world.random.chance(50) => match world.beside.take() {
+                None => world.beside = Some(world.another().await),
+                Some(second) if world.random.chance(50) => second.kill().await,
+                Some(second) => {
+                    world.kill().await;
+                    world.running = Some(second);
+                }
+            },
             _ => {}
         }
-        if world.random.chance(60) {
+        if at_once.is_some() || world.random.chance(60) {
             world.mine(&network);
         }
         world.moment().await;
+        if let Some(task) = at_once {
+            task.await.unwrap();
+        }
     }
     world.mine(&tron());
     world.mine(&ethereum());
@@ -297,6 +302,57 @@ async fn money_that_meets_the_lease_of_its_wallet_has_one_owner() {
         }
     }
     assert!(matched > 0 && stray > 0, "one side always won ({matched} to {stray}): nothing met");
+}
+
+/// The same, at the worst moment of all: the follower has found that nobody leases the wallet, and
+/// has not yet said so. The lease is first, so the money is its order's.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wallet_that_is_leased_while_its_money_is_read_has_its_money() {
+    let mut world = calm(Nature::default()).await;
+    open(&mut world, 3, &tron()).await;
+    let wallet = world.gateway().store.free_wallets(&tron(), 1).await.unwrap().remove(0);
+    let (gateway, merchant) = (world.gateway(), world.running.as_ref().unwrap().merchant.clone());
+    let wish = world.wish(whole(3), Some(tron()), Span::from_secs(600));
+    let (told, opened) = tokio::sync::oneshot::channel();
+    world.meddler.next(async move {
+        let outcome = orders::open(&gateway, &merchant, &wish, |_| None).await;
+        let _ = told.send(outcome);
+    });
+    let value = world.units(&tron(), whole(3));
+    world.chain(&tron()).transaction(vec![LogEntry::Transfer { from: PAYER, to: wallet.address, value }]);
+    world.mine(&tron());
+    let orders::Opened::New(view) = opened.await.unwrap().unwrap() else { panic!("an order was known") };
+    let order: OrderId = view.id.parse().unwrap();
+    world.opened.push(order);
+    world.mine_all(8);
+    rest(&world, &mut Memory::default(), "leased in between").await;
+    let row = world.row(order).await;
+    assert_eq!((row.order.leases[0].wallet, row.order.leases[0].from, row.order.status), (wallet.id, 0, Status::Paid));
+}
+
+/// A follower finds late money for a pending order, which changes nothing of the order; before it
+/// says so the shop cancels. Both are right by what they read, and the order must show both.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_order_cancelled_while_its_late_money_is_read_shows_the_money() {
+    let mut world = calm(Nature::default()).await;
+    world.mine_all(4);
+    let wish = world.wish(whole(10), Some(tron()), Span::from_secs(5));
+    let order: OrderId = world.open(&wish).await.unwrap().id.parse().unwrap();
+    let expires_at = world.row(order).await.order.terms.expires_at;
+    let gateway = world.gateway();
+    world.meddler.next(async move {
+        orders::cancel(&gateway, None, &order.to_string(), None, Cancel::IfUntouched, |_| None).await.unwrap();
+    });
+    pay(&world, order, &tron(), 10).await;
+    world.clock = expires_at.plus(Span::from_secs(1));
+    world.mine(&tron());
+    eventually_within(REST_MAX, "the shop cancelled", async || if world.meddler.is_done() { Ok(()) } else { Err("not yet") }).await;
+    rest(&world, &mut Memory::default(), "cancelled in between").await;
+    world.mine_all(8);
+    rest(&world, &mut Memory::default(), "settled").await;
+    let row = world.row(order).await;
+    assert_eq!((row.order.status, row.order.exception), (Status::Cancelled, Some(Exception::Late)));
+    assert_eq!(kinds(&world, order).await, ["order.pending", "order.cancelled", "order.late_payment"]);
 }
 
 /// A fork of one network says nothing about another, whatever the heights are.

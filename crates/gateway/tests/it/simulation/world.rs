@@ -26,6 +26,8 @@ use tidegate_rules::time::{Span, Time};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
+use super::meddler::{Meddled, Meddler};
+
 /// Blocks that are there before the gateway looks for the first time.
 const BLOCKS_BEFORE: u64 = 25;
 
@@ -99,7 +101,10 @@ pub struct World {
     pub random: Random,
     pub chains: BTreeMap<Network, SandboxChain>,
     pub config: Config,
+    pub meddler: Meddler,
     pub running: Option<Running>,
+    /// A second instance on the same database, now and then.
+    pub beside: Option<Running>,
     /// The chains' time.
     pub clock: Time,
     /// Where the gateway began on each network: what is at or below was before it.
@@ -196,7 +201,9 @@ impl World {
             clock: genesis,
             chains,
             config,
+            meddler: Meddler::default(),
             running: None,
+            beside: None,
             first: BTreeMap::new(),
             settled: BTreeMap::new(),
             ever: BTreeMap::new(),
@@ -235,6 +242,10 @@ impl World {
         self.gateway().networks().values().filter_map(|part| part.state().failing).collect()
     }
 
+    fn meddled(&self, chain: &SandboxChain) -> Meddled {
+        Meddled { chain: chain.clone(), meddler: self.meddler.clone() }
+    }
+
     /// Another gateway on the same database, as the program makes it.
     pub async fn another(&self) -> Running {
         let store = start::open_store(&self.config, Migrate::Yes).await.unwrap();
@@ -242,7 +253,7 @@ impl World {
         start::add_merchant(&store, &vault, "shop", self.hook.clone()).await.unwrap();
         let merchant = store.merchants().await.unwrap().remove(0);
         let chains: BTreeMap<Network, Arc<dyn Chain>> =
-            self.chains.iter().map(|(name, chain)| (name.clone(), Arc::new(chain.clone()) as Arc<dyn Chain>)).collect();
+            self.chains.iter().map(|(name, chain)| (name.clone(), Arc::new(self.meddled(chain)) as Arc<dyn Chain>)).collect();
         let gateway = Gateway::new(self.config.clone(), store, vault, Mode::Test, &chains);
         let (stop, stopped) = watch::channel(false);
         let loops = tokio::spawn(Arc::clone(&gateway).run(stopped));
@@ -446,26 +457,32 @@ impl World {
         Some(self.row(id).await)
     }
 
-    /// The payer of some order chooses another network.
-    pub async fn choose_any(&self) {
-        let Some(row) = self.recent().await else { return };
+    /// The payer of some order chooses another network, at the same time as whatever comes next.
+    pub async fn choose_any(&self) -> Option<JoinHandle<()>> {
+        let row = self.recent().await?;
         let network = if self.random.chance(50) { tron() } else { ethereum() };
-        match orders::choose(&self.gateway(), None, &row.id.to_string(), &network, |_| None).await {
-            Ok(_) => {}
-            Err(problem) => assert!(matches!(problem.code, "order_not_pending" | "network_unavailable"), "{problem:?}"),
-        }
+        let gateway = self.gateway();
+        Some(tokio::spawn(async move {
+            match orders::choose(&gateway, None, &row.id.to_string(), &network, |_| None).await {
+                Ok(_) => {}
+                Err(problem) => assert!(matches!(problem.code, "order_not_pending" | "network_unavailable"), "{problem:?}"),
+            }
+        }))
     }
 
-    pub async fn cancel_any(&self) {
-        let Some(row) = self.recent().await else { return };
+    /// The shop cancels some order, at the same time as whatever comes next.
+    pub async fn cancel_any(&self) -> Option<JoinHandle<()>> {
+        let row = self.recent().await?;
         let how = if self.random.chance(50) { Cancel::Force } else { Cancel::IfUntouched };
-        let outcome = orders::cancel(&self.gateway(), None, &row.id.to_string(), Some("a whim"), how, |_| None).await;
-        match outcome {
-            Ok(_) => assert!(!matches!(row.order.status, Status::Paid | Status::Expired)),
-            Err(problem) => {
-                assert!(matches!(problem.code, "payment_in_progress" | "order_paid" | "order_expired"), "{problem:?}");
+        let gateway = self.gateway();
+        Some(tokio::spawn(async move {
+            match orders::cancel(&gateway, None, &row.id.to_string(), Some("a whim"), how, |_| None).await {
+                Ok(_) => assert!(!matches!(row.order.status, Status::Paid | Status::Expired)),
+                Err(problem) => {
+                    assert!(matches!(problem.code, "payment_in_progress" | "order_paid" | "order_expired"), "{problem:?}");
+                }
             }
-        }
+        }))
     }
 
     /// Somebody pays an order, in one of the ways that people and contracts have.
