@@ -36,7 +36,7 @@ const CLIENTS: usize = 50;
 const ROUNDS: usize = 5;
 const ROUND: Duration = Duration::from_secs(3);
 /// Enough wallets for every round of either arm.
-const WALLETS: usize = 80_000;
+const WALLETS: usize = 240_000;
 
 fn main() {
     tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap().block_on(compare());

@@ -122,10 +122,14 @@ impl Pool {
 
     /// Fills the queue from the store; false when there is nothing to lend.
     async fn read_ahead(&self, gateway: &Gateway, part: &NetworkPart, settled: Option<u64>) -> Result<bool, Problem> {
+        // Whose lease is being stored now may look free in what is read, and be given back as leased
+        // before it is looked at here.
+        let taken = self.lock().get(&part.config.name).map(|queue| queue.taken.clone()).unwrap_or_default();
         let free = gateway.store.free_wallets(&part.config.name, AHEAD).await?;
         let mut queues = self.lock();
         let queue = queues.entry(part.config.name.clone()).or_default();
-        queue.ready = free.into_iter().filter(|wallet| is_lendable(wallet, settled) && !queue.taken.contains(&wallet.id)).collect();
+        let is_taken = |wallet: &WalletRow| taken.contains(&wallet.id) || queue.taken.contains(&wallet.id);
+        queue.ready = free.into_iter().filter(|wallet| is_lendable(wallet, settled) && !is_taken(wallet)).collect();
         Ok(!queue.ready.is_empty())
     }
 

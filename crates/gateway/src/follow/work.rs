@@ -330,8 +330,10 @@ impl Work {
         };
         for row in self.orders.values() {
             let before = self.orders_before.get(&row.id);
-            // With its transfers too: who decides on the order meanwhile must not miss them.
-            if before.is_none_or(|before| before.order != row.order) || !row.transfers.iter().all(is_same) {
+            // With its transfers too, those that left it included: who decides on the order meanwhile
+            // must not miss them.
+            let same_money = |before: &OrderRow| before.transfers.len() == row.transfers.len() && row.transfers.iter().all(is_same);
+            if before.is_none_or(|before| before.order != row.order || !same_money(before)) {
                 changes.orders.push(OrderChange { id: row.id, version: row.version, order: row.order.clone(), cancel_reason: None });
             }
         }

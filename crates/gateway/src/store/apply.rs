@@ -3,11 +3,13 @@
 //! on; the first that does not find it ends the whole with [`Commit::Conflict`].
 
 use serde_json::{Map, Value, json};
-use sqlx::AnyConnection;
+use sqlx::any::AnyArguments;
+use sqlx::{Any, AnyConnection};
 use tidegate_rules::amount::Amount;
+use tidegate_rules::block::BlockRef;
 use tidegate_rules::changes::{
-    Changes, Cursor, DeliveryChange, DeliveryState, KeptAnswer, NewAlert, NewEvent, NewLease, NewOrder, NewWallet, OrderChange,
-    TransferChange, WalletChange, WalletMove,
+    Changes, Cursor, DeliveryChange, DeliveryState, JournalEntry, KeptAnswer, NewAlert, NewEvent, NewLease, NewOrder, NewWallet,
+    OrderChange, TransferChange, WalletChange, WalletMove,
 };
 use tidegate_rules::lease::Lease;
 use tidegate_rules::order::{Depth, Facts, PaidBy, Terms};
@@ -26,55 +28,91 @@ macro_rules! must {
     };
 }
 
-pub(super) async fn apply(db: &mut AnyConnection, changes: &Changes) -> Applied {
+/// Carries out all of a group. `Conflict` means that one of them met another's change, or that two
+/// of them want the same row: whoever began the transaction rolls it back.
+pub(super) async fn apply(db: &mut AnyConnection, group: &[&Changes]) -> Applied {
     // What can meet another's change comes first: a conflict then costs least.
-    if let Some(cursor) = &changes.cursor {
+    for cursor in group.iter().filter_map(|changes| changes.cursor.as_ref()) {
         must!(move_cursor(db, cursor));
     }
-    for change in &changes.wallets {
-        must!(change_wallet(db, change));
-    }
-    for change in &changes.orders {
+    must!(change_wallets(db, &all(group, |changes| &changes.wallets)));
+    for change in all(group, |changes| &changes.orders) {
         must!(change_order(db, change));
     }
-    for change in &changes.transfers {
+    for change in all(group, |changes| &changes.transfers) {
         must!(record_transfer(db, change));
     }
-    insert_wallets(db, &changes.new_wallets).await?;
-    for order in &changes.new_orders {
-        insert_order(db, order).await?;
-    }
-    for (lease, to) in &changes.ended_leases {
+    insert_wallets(db, &all(group, |changes| &changes.new_wallets)).await?;
+    insert_orders(db, &all(group, |changes| &changes.new_orders)).await?;
+    for (lease, to) in all(group, |changes| &changes.ended_leases) {
         must!(end_lease(db, lease, *to));
     }
-    for lease in &changes.new_leases {
-        insert_lease(db, lease).await?;
-    }
-    for entry in &changes.journal {
-        sqlx::query("INSERT INTO journal (transfer_id, turn, network, debit, credit, raw_value, at) VALUES ($1, $2, $3, $4, $5, $6, $7)")
-            .bind(entry.transfer.to_string())
-            .bind(entry.turn)
-            .bind(entry.network.as_str())
-            .bind(&entry.debit)
-            .bind(&entry.credit)
-            .bind(entry.value.to_string())
-            .bind(entry.at.millis())
-            .execute(&mut *db)
-            .await?;
-    }
-    for event in &changes.events {
-        insert_event(db, event).await?;
-    }
-    for alert in &changes.alerts {
+    insert_leases(db, &all(group, |changes| &changes.new_leases)).await?;
+    insert_journal(db, &all(group, |changes| &changes.journal)).await?;
+    insert_events(db, &all(group, |changes| &changes.events)).await?;
+    for alert in all(group, |changes| &changes.alerts) {
         insert_alert(db, alert).await?;
     }
-    for change in &changes.deliveries {
+    for change in all(group, |changes| &changes.deliveries) {
         change_delivery(db, change).await?;
     }
-    if let Some(answer) = &changes.answer {
+    for answer in group.iter().filter_map(|changes| changes.answer.as_ref()) {
         keep_answer(db, answer).await?;
     }
     Ok(Commit::Done)
+}
+
+/// The rows of one kind of the whole group.
+fn all<'a, T>(group: &[&'a Changes], rows: impl Fn(&'a Changes) -> &'a Vec<T>) -> Vec<&'a T> {
+    group.iter().flat_map(|changes| rows(changes)).collect()
+}
+
+type Statement<'q> = sqlx::query::Query<'q, Any, AnyArguments>;
+
+/// How many rows one statement writes at most. A power of two, like every number of rows below, so
+/// that few texts are prepared and each is met again.
+const ROWS_MAX: usize = 64;
+
+/// Writes rows with few statements: each costs a hand-over to the database, which is more than the
+/// row itself. `text` makes a statement of its rows: `($1, $2), ($3, $4)`. How many rows the
+/// statements wrote.
+async fn write_rows<T>(
+    db: &mut AnyConnection,
+    rows: &[&T],
+    row: &str,
+    text: impl Fn(&str) -> String,
+    bind: impl Fn(Statement<'static>, &T) -> Statement<'static>,
+) -> Result<u64, sqlx::Error> {
+    let mut written: u64 = 0;
+    let mut rest = rows;
+    while let Some(most) = rest.len().checked_ilog2() {
+        let (now, later) = rest.split_at_checked(1_usize.checked_shl(most).unwrap_or(1).min(ROWS_MAX)).unwrap_or((rest, &[]));
+        let text = text(&placeholders(row, now.len()));
+        let statement = now.iter().fold(sqlx::query(sqlx::AssertSqlSafe(text)), |statement, row| bind(statement, row));
+        written = written.saturating_add(statement.execute(&mut *db).await?.rows_affected());
+        rest = later;
+    }
+    Ok(written)
+}
+
+/// `(?, ?)` twice is `($1, $2), ($3, $4)`.
+fn placeholders(row: &str, rows: usize) -> String {
+    let mut text = String::with_capacity(rows.saturating_mul(row.len()).saturating_mul(4));
+    let mut number: u32 = 0;
+    for index in 0..rows {
+        if index > 0 {
+            text.push(',');
+        }
+        for (part, piece) in row.split('?').enumerate() {
+            if part > 0 {
+                number = number.saturating_add(1);
+                text.push('$');
+                text.push_str(&number.to_string());
+            }
+            text.push_str(piece);
+        }
+    }
+    text
 }
 
 /// `Done` when exactly one row changed.
@@ -127,16 +165,22 @@ async fn move_cursor(db: &mut AnyConnection, cursor: &Cursor) -> Applied {
     if let Some(to) = cursor.rewind_to {
         sqlx::query("DELETE FROM blocks WHERE network = $1 AND number > $2").bind(network).bind(height(to)).execute(&mut *db).await?;
     }
-    for block in &cursor.blocks {
-        sqlx::query("INSERT INTO blocks (network, number, hash, parent, time) VALUES ($1, $2, $3, $4, $5)")
-            .bind(network)
-            .bind(height(block.number))
-            .bind(block.hash.to_string())
-            .bind(block.parent.to_string())
-            .bind(block.time.millis())
-            .execute(&mut *db)
-            .await?;
-    }
+    let blocks: Vec<&BlockRef> = cursor.blocks.iter().collect();
+    write_rows(
+        db,
+        &blocks,
+        "(?,?,?,?,?)",
+        |rows| format!("INSERT INTO blocks (network, number, hash, parent, time) VALUES {rows}"),
+        |statement, block| {
+            statement
+                .bind(network)
+                .bind(height(block.number))
+                .bind(block.hash.to_string())
+                .bind(block.parent.to_string())
+                .bind(block.time.millis())
+        },
+    )
+    .await?;
     if let Some(below) = cursor.forget_below {
         sqlx::query("DELETE FROM blocks WHERE network = $1 AND number < $2").bind(network).bind(height(below)).execute(&mut *db).await?;
     }
@@ -145,7 +189,7 @@ async fn move_cursor(db: &mut AnyConnection, cursor: &Cursor) -> Applied {
 
 /// The epoch is counted up first: on PostgreSQL that row's lock makes other inserts of the network
 /// wait, so epochs become visible in their order.
-async fn insert_wallets(db: &mut AnyConnection, wallets: &[NewWallet]) -> Result<(), sqlx::Error> {
+async fn insert_wallets(db: &mut AnyConnection, wallets: &[&NewWallet]) -> Result<(), sqlx::Error> {
     let mut networks: Vec<&str> = wallets.iter().map(|wallet| wallet.network.as_str()).collect();
     networks.sort_unstable();
     networks.dedup();
@@ -156,41 +200,72 @@ async fn insert_wallets(db: &mut AnyConnection, wallets: &[NewWallet]) -> Result
         .bind(network)
         .fetch_one(&mut *db)
         .await?;
-        for wallet in wallets.iter().filter(|wallet| wallet.network.as_str() == network) {
-            sqlx::query(
-                "INSERT INTO usdt_wallets (id, name, network, address, address_hex, kind, status, sealed_key, tag, risk_level, queue_rank, ever_leased, epoch, created_at, version) \
-                 VALUES ($1, $2, $3, $4, $5, $6, 'available', $7, $8, 'low', $9, 0, $10, $11, 1)",
-            )
-            .bind(wallet.id.to_string())
-            .bind(&wallet.name)
-            .bind(network)
-            .bind(&wallet.address_text)
-            .bind(hex::encode(wallet.address.0))
-            .bind(wallet.kind.name())
-            .bind(&wallet.sealed_key)
-            .bind(&wallet.tag)
-            .bind(wallet.queue_rank)
-            .bind(epoch)
-            .bind(wallet.created_at.millis())
-            .execute(&mut *db)
-            .await?;
-        }
+        let of_network: Vec<&NewWallet> = wallets.iter().filter(|wallet| wallet.network.as_str() == network).copied().collect();
+        write_rows(
+            db,
+            &of_network,
+            "(?,?,?,?,?,?,'available',?,?,'low',?,0,?,?,1)",
+            |rows| {
+                format!(
+                    "INSERT INTO usdt_wallets (id, name, network, address, address_hex, kind, status, sealed_key, tag, risk_level, queue_rank, ever_leased, \
+                     epoch, created_at, version) VALUES {rows}"
+                )
+            },
+            |statement, wallet| {
+                statement
+                    .bind(wallet.id.to_string())
+                    .bind(wallet.name.as_str())
+                    .bind(wallet.network.as_str())
+                    .bind(wallet.address_text.as_str())
+                    .bind(hex::encode(wallet.address.0))
+                    .bind(wallet.kind.name())
+                    .bind(wallet.sealed_key.as_str())
+                    .bind(wallet.tag.as_str())
+                    .bind(wallet.queue_rank)
+                    .bind(epoch)
+                    .bind(wallet.created_at.millis())
+            },
+        )
+        .await?;
     }
     Ok(())
+}
+
+/// Leases come many at a time, the other moves one by one.
+async fn change_wallets(db: &mut AnyConnection, changes: &[&WalletChange]) -> Applied {
+    let (leases, others): (Vec<&WalletChange>, Vec<&WalletChange>) =
+        changes.iter().copied().partition(|change| matches!(change.kind, WalletMove::Lease { .. }));
+    let leased = write_rows(
+        db,
+        &leases,
+        "(CAST(? AS TEXT),CAST(? AS BIGINT),CAST(? AS TEXT),CAST(? AS BIGINT))",
+        |rows| {
+            format!(
+                "UPDATE usdt_wallets SET status = 'occupied', ever_leased = 1, order_id = asked.column3, last_used_at = asked.column4, \
+                 version = usdt_wallets.version + 1 FROM (VALUES {rows}) AS asked \
+                 WHERE usdt_wallets.id = asked.column1 AND usdt_wallets.version = asked.column2 AND usdt_wallets.status = 'available'"
+            )
+        },
+        |statement, change| {
+            let WalletMove::Lease { order, at } = &change.kind else { return statement };
+            statement.bind(change.id.to_string()).bind(change.version).bind(order.to_string()).bind(at.millis())
+        },
+    )
+    .await?;
+    if usize::try_from(leased) != Ok(leases.len()) {
+        return Ok(Commit::Conflict);
+    }
+    for change in others {
+        must!(change_wallet(db, change));
+    }
+    Ok(Commit::Done)
 }
 
 async fn change_wallet(db: &mut AnyConnection, change: &WalletChange) -> Applied {
     let id = change.id.to_string();
     let result = match &change.kind {
-        WalletMove::Lease { order, at } => {
-            sqlx::query("UPDATE usdt_wallets SET status = 'occupied', ever_leased = 1, order_id = $1, last_used_at = $2, version = version + 1 WHERE id = $3 AND version = $4 AND status = 'available'")
-                .bind(order.to_string())
-                .bind(at.millis())
-                .bind(id)
-                .bind(change.version)
-                .execute(db)
-                .await?
-        }
+        // Written above, many at a time.
+        WalletMove::Lease { .. } => return Ok(Commit::Done),
         WalletMove::Rest { leased_to, until } => {
             sqlx::query("UPDATE usdt_wallets SET status = 'cooldown', leased_to = $1, rested_at = $2, order_id = NULL, version = version + 1 WHERE id = $3 AND version = $4")
                 .bind(height(*leased_to))
@@ -240,36 +315,44 @@ fn confirmation(facts: &Facts) -> Option<String> {
     })
 }
 
-async fn insert_order(db: &mut AnyConnection, new: &NewOrder) -> Result<(), sqlx::Error> {
-    let (order, terms, details) = (&new.order, &new.order.terms, &new.details);
-    sqlx::query(
-        "INSERT INTO usdt_payment_orders (id, merchant_id, livemode, status, network, token, amount, amount_received, amount_confirmed, tolerance, \
-         expires_at, late_window, accept_late, cooldown, depths, user_id, plan_id, merchant_order_id, callback_url, redirect_url, metadata, created_at, \
-         payer_chooses, note, paid_late, reverted, excess_told, version) \
-         VALUES ($1, $2, $3, $4, $5, 'USDT', $6, 0, 0, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, 0, 0, 0, 1)",
+async fn insert_orders(db: &mut AnyConnection, orders: &[&NewOrder]) -> Result<(), sqlx::Error> {
+    write_rows(
+        db,
+        orders,
+        "(?,?,?,?,?,'USDT',?,0,0,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,0,0,0,1)",
+        |rows| {
+            format!(
+                "INSERT INTO usdt_payment_orders (id, merchant_id, livemode, status, network, token, amount, amount_received, amount_confirmed, tolerance, \
+                 expires_at, late_window, accept_late, cooldown, depths, user_id, plan_id, merchant_order_id, callback_url, redirect_url, metadata, created_at, \
+                 payer_chooses, note, paid_late, reverted, excess_told, version) VALUES {rows}"
+            )
+        },
+        |statement, new| {
+            let (order, terms, details) = (&new.order, &new.order.terms, &new.details);
+            statement
+                .bind(new.id.to_string())
+                .bind(new.merchant.to_string())
+                .bind(i64::from(new.livemode))
+                .bind(order.status.name())
+                .bind(order.current.as_ref().map(|network| network.as_str()))
+                .bind(micros(terms.amount))
+                .bind(micros(terms.tolerance))
+                .bind(terms.expires_at.millis())
+                .bind(i64::try_from(terms.late_window.millis()).unwrap_or(i64::MAX))
+                .bind(i64::from(terms.accept_late))
+                .bind(i64::try_from(terms.cooldown.millis()).unwrap_or(i64::MAX))
+                .bind(depths(terms))
+                .bind(details.user_id.as_deref())
+                .bind(details.plan_id.as_deref())
+                .bind(details.merchant_order_id.as_deref())
+                .bind(details.callback_url.as_deref())
+                .bind(details.redirect_url.as_deref())
+                .bind(details.metadata.as_str())
+                .bind(new.created_at.millis())
+                .bind(i64::from(details.payer_chooses))
+                .bind(details.note.as_deref())
+        },
     )
-    .bind(new.id.to_string())
-    .bind(new.merchant.to_string())
-    .bind(i64::from(new.livemode))
-    .bind(order.status.name())
-    .bind(order.current.as_ref().map(|network| network.as_str()))
-    .bind(micros(terms.amount))
-    .bind(micros(terms.tolerance))
-    .bind(terms.expires_at.millis())
-    .bind(i64::try_from(terms.late_window.millis()).unwrap_or(i64::MAX))
-    .bind(i64::from(terms.accept_late))
-    .bind(i64::try_from(terms.cooldown.millis()).unwrap_or(i64::MAX))
-    .bind(depths(terms))
-    .bind(details.user_id.as_deref())
-    .bind(details.plan_id.as_deref())
-    .bind(details.merchant_order_id.as_deref())
-    .bind(details.callback_url.as_deref())
-    .bind(details.redirect_url.as_deref())
-    .bind(&details.metadata)
-    .bind(new.created_at.millis())
-    .bind(i64::from(details.payer_chooses))
-    .bind(details.note.as_deref())
-    .execute(db)
     .await?;
     Ok(())
 }
@@ -307,23 +390,50 @@ async fn change_order(db: &mut AnyConnection, change: &OrderChange) -> Applied {
     Ok(one(&result))
 }
 
-async fn insert_lease(db: &mut AnyConnection, new: &NewLease) -> Result<(), sqlx::Error> {
-    let lease = &new.lease;
-    sqlx::query(
-        "INSERT INTO leases (id, order_id, network, wallet_id, address, address_hex, tag, from_height, late_until, created_at) \
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
+async fn insert_leases(db: &mut AnyConnection, leases: &[&NewLease]) -> Result<(), sqlx::Error> {
+    write_rows(
+        db,
+        leases,
+        "(?,?,?,?,?,?,?,?,?,?)",
+        |rows| {
+            format!("INSERT INTO leases (id, order_id, network, wallet_id, address, address_hex, tag, from_height, late_until, created_at) VALUES {rows}")
+        },
+        |statement, new| {
+            let lease = &new.lease;
+            statement
+                .bind(lease.id.to_string())
+                .bind(lease.order.to_string())
+                .bind(lease.network.as_str())
+                .bind(lease.wallet.to_string())
+                .bind(new.address_text.as_str())
+                .bind(hex::encode(lease.address.0))
+                .bind(new.tag.as_str())
+                .bind(height(lease.from))
+                .bind(new.late_until.millis())
+                .bind(new.at.millis())
+        },
     )
-    .bind(lease.id.to_string())
-    .bind(lease.order.to_string())
-    .bind(lease.network.as_str())
-    .bind(lease.wallet.to_string())
-    .bind(&new.address_text)
-    .bind(hex::encode(lease.address.0))
-    .bind(&new.tag)
-    .bind(height(lease.from))
-    .bind(new.late_until.millis())
-    .bind(new.at.millis())
-    .execute(db)
+    .await?;
+    Ok(())
+}
+
+async fn insert_journal(db: &mut AnyConnection, entries: &[&JournalEntry]) -> Result<(), sqlx::Error> {
+    write_rows(
+        db,
+        entries,
+        "(?,?,?,?,?,?,?)",
+        |rows| format!("INSERT INTO journal (transfer_id, turn, network, debit, credit, raw_value, at) VALUES {rows}"),
+        |statement, entry| {
+            statement
+                .bind(entry.transfer.to_string())
+                .bind(entry.turn)
+                .bind(entry.network.as_str())
+                .bind(entry.debit.as_str())
+                .bind(entry.credit.as_str())
+                .bind(entry.value.to_string())
+                .bind(entry.at.millis())
+        },
+    )
     .await?;
     Ok(())
 }
@@ -403,29 +513,44 @@ async fn record_transfer(db: &mut AnyConnection, change: &TransferChange) -> App
 }
 
 /// I10: an event is written with its cause, and so is its delivery.
-async fn insert_event(db: &mut AnyConnection, event: &NewEvent) -> Result<(), sqlx::Error> {
-    sqlx::query("INSERT INTO events (id, kind, merchant_id, order_id, at, body) VALUES ($1, $2, $3, $4, $5, $6)")
-        .bind(event.id.to_string())
-        .bind(event.kind.name())
-        .bind(event.merchant.to_string())
-        .bind(event.order.to_string())
-        .bind(event.at.millis())
-        .bind(&event.body)
-        .execute(&mut *db)
-        .await?;
-    let Some((id, url)) = &event.delivery else { return Ok(()) };
-    sqlx::query(
-        "INSERT INTO payment_webhooks (id, event_id, merchant_id, order_id, url, origin, event_at, status, tries, due_at) \
-         VALUES ($1, $2, $3, $4, $5, $6, $7, 'due', 0, $7)",
+async fn insert_events(db: &mut AnyConnection, events: &[&NewEvent]) -> Result<(), sqlx::Error> {
+    write_rows(
+        db,
+        events,
+        "(?,?,?,?,?,?)",
+        |rows| format!("INSERT INTO events (id, kind, merchant_id, order_id, at, body) VALUES {rows}"),
+        |statement, event| {
+            statement
+                .bind(event.id.to_string())
+                .bind(event.kind.name())
+                .bind(event.merchant.to_string())
+                .bind(event.order.to_string())
+                .bind(event.at.millis())
+                .bind(event.body.as_str())
+        },
     )
-    .bind(id.to_string())
-    .bind(event.id.to_string())
-    .bind(event.merchant.to_string())
-    .bind(event.order.to_string())
-    .bind(url)
-    .bind(origin(url))
-    .bind(event.at.millis())
-    .execute(db)
+    .await?;
+    let told: Vec<&NewEvent> = events.iter().filter(|event| event.delivery.is_some()).copied().collect();
+    write_rows(
+        db,
+        &told,
+        "(?,?,?,?,?,?,?,'due',0,?)",
+        |rows| {
+            format!("INSERT INTO payment_webhooks (id, event_id, merchant_id, order_id, url, origin, event_at, status, tries, due_at) VALUES {rows}")
+        },
+        |statement, event| {
+            let Some((id, url)) = &event.delivery else { return statement };
+            statement
+                .bind(id.to_string())
+                .bind(event.id.to_string())
+                .bind(event.merchant.to_string())
+                .bind(event.order.to_string())
+                .bind(url.as_str())
+                .bind(origin(url))
+                .bind(event.at.millis())
+                .bind(event.at.millis())
+        },
+    )
     .await?;
     Ok(())
 }

@@ -32,6 +32,9 @@ const GROUP_MAX: usize = 128;
 /// How many requests may wait for the SQLite writer before callers wait to hand theirs in.
 const QUEUE_MAX: usize = 4_096;
 
+/// How often committed pages are moved from the WAL into the database.
+const CHECKPOINT_EVERY: Duration = Duration::from_secs(1);
+
 /// The oldest SQLite without the WAL-reset bug (fixed in 3.51.3).
 const SQLITE_MIN: (u32, u32, u32) = (3, 51, 3);
 
@@ -132,6 +135,7 @@ impl Store {
             Engine::Sqlite => {
                 let (sender, receiver) = mpsc::channel(QUEUE_MAX);
                 tokio::spawn(write_in_groups(connection, receiver));
+                tokio::spawn(checkpoint_beside(readers.clone()));
                 Some(sender)
             }
         };
@@ -164,7 +168,7 @@ impl Store {
     async fn commit_alone(&self, changes: &Changes) -> Result<Commit, StoreError> {
         let id = commit_id();
         let mut transaction = self.readers.begin().await?;
-        match apply::apply(&mut transaction, changes).await {
+        match apply::apply(&mut transaction, &[changes]).await {
             Ok(Commit::Done) => {}
             Ok(Commit::Conflict) => return Ok(Commit::Conflict),
             Err(error) if is_conflict(&error) => return Ok(Commit::Conflict),
@@ -245,7 +249,7 @@ fn make_private(url: &str) {
 async fn prepare(engine: Engine, connection: &mut AnyConnection) -> Result<(), sqlx::Error> {
     if engine == Engine::Sqlite {
         connection
-            .execute("PRAGMA busy_timeout = 10000; PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA wal_autocheckpoint = 8000; PRAGMA cache_size = -8192; PRAGMA temp_store = MEMORY")
+            .execute("PRAGMA busy_timeout = 10000; PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA wal_autocheckpoint = 64000; PRAGMA cache_size = -8192; PRAGMA temp_store = MEMORY")
             .await?;
     }
     Ok(())
@@ -292,6 +296,21 @@ fn is_conflict_code(code: Option<&str>) -> bool {
     matches!(code, Some("40001" | "40P01"))
 }
 
+/// Moves what is committed from the WAL into the database, beside the writer instead of in it: a
+/// passive checkpoint waits for nobody and lets nobody wait. (The writer's own one, far above what
+/// piles up in a second, only bounds the file.)
+async fn checkpoint_beside(readers: AnyPool) {
+    loop {
+        tokio::time::sleep(CHECKPOINT_EVERY).await;
+        if readers.is_closed() {
+            return;
+        }
+        if let Err(error) = sqlx::query("PRAGMA wal_checkpoint(PASSIVE)").execute(&readers).await {
+            tracing::debug!(%error, "a checkpoint was not made; the next one will be");
+        }
+    }
+}
+
 /// SQLite's one writer: takes every request that waits, commits them with one sync, and only then
 /// answers.
 async fn write_in_groups(mut connection: AnyConnection, mut requests: mpsc::Receiver<Request>) {
@@ -334,18 +353,12 @@ async fn gather(requests: &mut mpsc::Receiver<Request>, group: &mut Vec<Request>
     }
 }
 
-/// Stores a group. Almost always nothing is in anybody's way: then no savepoints are needed, which
-/// are a third of the statements. Where something is, everything is done again, each in its own.
+/// Stores a group. Almost always nothing is in anybody's way: then the rows of all of them are
+/// written together. Where something is, everything is done again, each in its own.
 async fn write_group(connection: &mut AnyConnection, group: &[Request]) -> Result<Vec<Result<Commit, StoreError>>, sqlx::Error> {
     sqlx::query("BEGIN IMMEDIATE").execute(&mut *connection).await?;
-    let mut clear = true;
-    for (changes, _) in group {
-        clear = matches!(apply::apply(connection, changes).await, Ok(Commit::Done));
-        if !clear {
-            break;
-        }
-    }
-    if clear {
+    let together: Vec<&Changes> = group.iter().map(|(changes, _)| &**changes).collect();
+    if matches!(apply::apply(connection, &together).await, Ok(Commit::Done)) {
         sqlx::query("COMMIT").execute(&mut *connection).await?;
         return Ok(group.iter().map(|_| Ok(Commit::Done)).collect());
     }
@@ -359,7 +372,7 @@ async fn write_each_apart(connection: &mut AnyConnection, group: &[Request]) -> 
     sqlx::query("BEGIN IMMEDIATE").execute(&mut *connection).await?;
     for (changes, _) in group {
         sqlx::query("SAVEPOINT request").execute(&mut *connection).await?;
-        let outcome = match apply::apply(connection, changes).await {
+        let outcome = match apply::apply(connection, &[changes]).await {
             Err(error) if is_conflict(&error) => Ok(Commit::Conflict),
             other => other.map_err(StoreError::from),
         };

@@ -55,6 +55,7 @@ contract!(
     a_commit_is_all_or_nothing,
     versions_are_compared_and_set,
     of_many_who_read_the_same_version_one_wins,
+    one_that_is_in_the_way_spoils_no_other,
     i2_a_wallet_has_one_live_lease,
     i3_a_transfer_is_stored_once,
     a_shops_number_is_used_once_per_merchant,
@@ -468,6 +469,42 @@ async fn of_many_who_read_the_same_version_one_wins(ground: Ground) {
     assert_eq!(store.order(order.id).await.unwrap().unwrap().version, 6);
     assert_eq!(store.order_events(order.id, 0).await.unwrap().len(), 5, "one event for each that won");
     assert_eq!(store.open_alerts(100).await.unwrap().len(), 5);
+}
+
+/// Requests that arrive together may be written together. Each stands for itself all the same, and
+/// those that are refused leave nothing, wherever in the group they are.
+async fn one_that_is_in_the_way_spoils_no_other(ground: Ground) {
+    let store = ground.open().await;
+    let old = add_order(&store).await;
+    for round in 0..4 {
+        let requests = (0..90).map(|n| {
+            let (store, stale) = (store.clone(), order_change(old.id, 77, old.order.clone()));
+            tokio::spawn(async move {
+                let order = new_order();
+                let is_refused = (n + round) % 9 == 0;
+                let changes = Changes {
+                    new_orders: vec![order.clone()],
+                    orders: if n % 2 == 0 && is_refused { vec![stale] } else { Vec::new() },
+                    events: vec![new_event(order.id, EventType::Pending)],
+                    // The last thing that is written.
+                    answer: is_refused.then(|| answer("taken", "again")),
+                    ..Changes::default()
+                };
+                (order.id, is_refused, store.commit(changes).await.unwrap())
+            })
+        });
+        if round == 0 {
+            done(&store, Changes { answer: Some(answer("taken", "first")), ..Changes::default() }).await;
+        }
+        for outcome in join_all(requests).await {
+            let (id, is_refused, commit) = outcome.unwrap();
+            assert_eq!(commit, if is_refused { Commit::Conflict } else { Commit::Done });
+            assert_eq!(store.order(id).await.unwrap().is_none(), is_refused);
+            assert_eq!(store.order_events(id, 0).await.unwrap().len(), usize::from(!is_refused), "no event is lost, none is told twice");
+        }
+    }
+    assert_eq!(store.order(old.id).await.unwrap().unwrap().version, 1);
+    assert_eq!(store.kept_answer("taken").await.unwrap().unwrap().body, "first");
 }
 
 async fn i2_a_wallet_has_one_live_lease(ground: Ground) {
