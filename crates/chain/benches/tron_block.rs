@@ -48,7 +48,7 @@ fn measure(name: &str, answer: &[u8], watched: &Watched) {
     let header = Header { at, is_empty: false };
 
     let ours = || {
-        let (transfers, _) = parse_infos(answer, &header, &token).unwrap();
+        let transfers = parse_infos(answer, &header, &token).unwrap().transfers;
         (transfers.len(), transfers.iter().filter(|transfer| watched.contains(&transfer.to.0)).count())
     };
     let bare = || serde_json::from_slice::<Vec<bare::TransactionInfo>>(answer).unwrap().len();

@@ -1,5 +1,8 @@
-//! Reads what a token contract says of itself: the ABI-encoded answers to `symbol()` and
-//! `decimals()`. Both are claims of the contract's author; they are compared, never trusted.
+//! Reads what a token contract says of itself: the ABI-encoded answers to `symbol()`,
+//! `decimals()` and views of yes or no. The first two are claims of the contract's author; they
+//! are compared, never trusted.
+
+use tidegate_rules::block::Address;
 
 /// Longer symbols are cut: the genuine ones are four letters.
 const SYMBOL_CHARS_MAX: usize = 64;
@@ -23,6 +26,20 @@ pub(crate) fn symbol(answer: &[u8]) -> Option<String> {
 /// `decimals()`: one word below 256.
 pub(crate) fn decimals(answer: &[u8]) -> Option<u8> {
     u8::try_from(small(answer.try_into().ok()?)?).ok()
+}
+
+/// A `bool`: one word, 0 or 1. `None` for anything else, as a contract without the view may say.
+pub(crate) fn flag(answer: &[u8]) -> Option<bool> {
+    match small(answer.try_into().ok()?)? {
+        0 => Some(false),
+        1 => Some(true),
+        _ => None,
+    }
+}
+
+/// An address as the hex digits of a call's parameter, without `0x`.
+pub(crate) fn parameter(address: &Address) -> String {
+    format!("{:0>64}", hex::encode(address.0))
 }
 
 fn small(word: &[u8; 32]) -> Option<u64> {
@@ -54,6 +71,24 @@ mod tests {
         for (answer, expected) in table {
             assert_eq!(symbol(&hex::decode(&answer).unwrap()).as_deref(), expected, "{answer}");
         }
+    }
+
+    #[test]
+    fn a_flag_is_one_word_of_0_or_1() {
+        let word = |n: u64| format!("{n:064x}");
+        let table = [
+            (word(0), Some(false)),
+            (word(1), Some(true)),
+            (word(2), None),
+            ("f".repeat(64), None),
+            (word(1) + &word(1), None),
+            ("01".into(), None),
+            (String::new(), None),
+        ];
+        for (answer, expected) in table {
+            assert_eq!(flag(&hex::decode(&answer).unwrap()), expected, "{answer}");
+        }
+        assert_eq!(parameter(&Address([0xab; 20])), "000000000000000000000000".to_owned() + &"ab".repeat(20));
     }
 
     #[test]

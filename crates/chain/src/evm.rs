@@ -1,23 +1,26 @@
 //! Ethereum and everything that speaks its JSON-RPC.
 //!
 //! At the tip a block is read by two calls: its header, and the token's `Transfer` logs by the
-//! block's own hash. While catching up, logs are read by range. Logs are never filtered by
-//! recipient, so that a million watched addresses cost what ten do, and an ordinal within a
-//! transaction can be told.
+//! block's own hash, together with what the contract says of itself (freezes, pauses). While
+//! catching up, logs are read by range. Logs are never filtered by recipient, so that a million
+//! watched addresses cost what ten do, and an ordinal within a transaction can be told.
 //!
 //! `eth_getLogs` answers `[]` just as happily for a block that the node does not have
 //! (go-ethereum#24078, besu#8007), so an answer counts only with its proof: the hash of every
 //! log's block is the one of the header that we hold, the headers are one chain, and the last of
 //! them is still there after the logs were read. A block whose bloom filter speaks against an
-//! empty answer is asked for a second time, if possible elsewhere.
+//! empty answer is asked for a second time, if possible elsewhere, and without naming topics: an
+//! endpoint that does not understand a list of them must not hide money.
 
 mod address;
 mod rpc;
 mod wire;
 
+use std::iter;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_trait::async_trait;
+use futures_util::{StreamExt, TryStreamExt, stream};
 use serde_json::{Value, json};
 use tidegate_rules::block::{Address, Block, BlockRef};
 
@@ -26,7 +29,7 @@ use self::rpc::{Call, Learned, Meaning, Rpc, Told};
 use self::wire::{Header, moved};
 use crate::endpoints::{Endpoint, Endpoints, Failure, Prefer};
 use crate::transfer_log::{Found, TRANSFER_TOPIC};
-use crate::{Chain, EndpointHealth, Error, Identity, abi};
+use crate::{Chain, EndpointHealth, Error, FLAGS_AT_ONCE, Identity, TokenState, abi, blacklisted, check_state_addresses, notice_log};
 
 /// The most blocks that one call of [`Chain::blocks`] reads, and that one `eth_getLogs` spans,
 /// unless the configuration says fewer.
@@ -86,7 +89,7 @@ impl Draft {
     }
 
     fn into_block(self) -> Block {
-        Block { at: self.header.at, transfers: self.found.transfers, unreadable: self.found.unreadable }
+        self.found.into_block(self.header.at)
     }
 }
 
@@ -192,7 +195,8 @@ impl EvmChain {
 
     /// The token's logs in one block, by its hash.
     async fn logs_of(&self, endpoint: &Endpoint, header: &Header) -> Result<Found, Failure> {
-        let told = self.rpc.one(endpoint, &self.logs_by_hash(header)).await?;
+        let call = self.logs_call(json!({ "blockHash": format!("0x{}", header.at.hash) }));
+        let told = self.rpc.one(endpoint, &call).await?;
         self.read_logs_of(&told, header)
     }
 
@@ -214,15 +218,16 @@ impl EvmChain {
         let headers = &headers;
         let ask = |endpoint: Endpoint| async move {
             self.prove(&endpoint).await?;
-            let calls: Vec<Call> = headers.iter().map(|header| self.logs_by_hash(header)).collect();
+            let calls: Vec<Call> = headers.iter().map(|header| self.all_logs_call(header)).collect();
             let told = self.rpc.many(&endpoint, &calls).await?;
             told.iter().zip(headers).map(|(told, header)| self.read_logs_of(told, header)).collect()
         };
         let second: Vec<Found> = self.endpoints.run(prefer, ask).await?;
         for (draft, found) in doubtful.iter_mut().zip(second) {
-            if found.logs > 0 {
+            // Where neither answer has a transfer, the one with more to say is taken.
+            if found.logs > 0 || found.notices.len() > draft.found.notices.len() {
                 let number = draft.header.at.number;
-                tracing::warn!(number, logs = found.logs, "logs that a first answer had left out");
+                tracing::warn!(number, logs = found.logs, notices = found.notices.len(), "logs that a first answer had left out");
                 draft.found = found;
             }
         }
@@ -301,16 +306,34 @@ impl EvmChain {
         }
     }
 
-    fn logs_by_hash(&self, header: &Header) -> Call {
-        self.logs_call(json!({ "blockHash": format!("0x{}", header.at.hash) }))
+    /// Every log of the token in one block, by its hash, approvals and all.
+    fn all_logs_call(&self, header: &Header) -> Call {
+        let token = format_address(&self.config.token).to_lowercase();
+        Call { method: "eth_getLogs", params: json!([{ "blockHash": format!("0x{}", header.at.hash), "address": token }]) }
     }
 
+    /// The logs of the token that concern us. A list in the place of a topic means any of them;
+    /// `Transfer` stands first, for an endpoint that looks no further.
     fn logs_call(&self, mut filter: Value) -> Call {
+        let notices = notice_log::TOPICS.iter().map(|(_, topic)| *topic);
+        let topics: Vec<String> = iter::once(TRANSFER_TOPIC).chain(notices).map(|topic| format!("0x{topic}")).collect();
         if let Some(filter) = filter.as_object_mut() {
             filter.insert("address".into(), format_address(&self.config.token).to_lowercase().into());
-            filter.insert("topics".into(), json!([format!("0x{TRANSFER_TOPIC}")]));
+            filter.insert("topics".into(), json!([topics]));
         }
         Call { method: "eth_getLogs", params: json!([filter]) }
+    }
+
+    /// A view that answers yes or no; `None` from a contract that does not have it.
+    async fn flag(&self, endpoint: &Endpoint, data: &str) -> Result<Option<bool>, Failure> {
+        let call = json!([{ "to": format_address(&self.config.token), "data": data }, "latest"]);
+        match self.rpc.one(endpoint, &Call { method: "eth_call", params: call }).await? {
+            Ok(returned) => Ok(abi::flag(&wire::read_bytes(returned.get())?)),
+            // Only the contract's own refusal says that it has no such view. Whatever else goes
+            // wrong must not pass for "not blacklisted".
+            Err(error) if error.is_reverted() => Ok(None),
+            Err(error) => Err(error.failure("eth_call")),
+        }
     }
 }
 
@@ -378,6 +401,21 @@ impl Chain for EvmChain {
         Ok(drafts.pop().map(Draft::into_block))
     }
 
+    async fn token_state(&self, addresses: &[Address]) -> Result<TokenState, Error> {
+        check_state_addresses(addresses)?;
+        let ask = |endpoint: Endpoint| async move {
+            self.prove(&endpoint).await?;
+            let endpoint = &endpoint;
+            let paused = self.flag(endpoint, PAUSED).await?;
+            let deprecated = self.flag(endpoint, DEPRECATED).await?;
+            let questions: Vec<String> = addresses.iter().map(|address| format!("{IS_BLACK_LISTED}{}", abi::parameter(address))).collect();
+            let questions = questions.into_iter().map(|data| async move { self.flag(endpoint, &data).await });
+            let flags: Vec<Option<bool>> = stream::iter(questions).buffered(FLAGS_AT_ONCE).try_collect().await?;
+            Ok(TokenState { paused, deprecated, blacklisted: blacklisted(addresses, &flags) })
+        };
+        self.endpoints.run(Prefer::Current, ask).await
+    }
+
     fn format_address(&self, address: &Address) -> String {
         format_address(address)
     }
@@ -394,6 +432,10 @@ impl Chain for EvmChain {
 /// The selectors of `symbol()` and `decimals()`.
 const SYMBOL: &str = "0x95d89b41";
 const DECIMALS: &str = "0x313ce567";
+/// The selectors of `paused()`, `deprecated()` and `isBlackListed(address)` (TetherToken.sol).
+const PAUSED: &str = "0x5c975abb";
+const DEPRECATED: &str = "0x0e136b19";
+const IS_BLACK_LISTED: &str = "0xe47d6060";
 
 fn block_call(which: Which<'_>) -> Call {
     let which = match which {

@@ -1,4 +1,5 @@
-//! Speaks to chains: blocks and the token transfers in them, heads, what a token says of itself.
+//! Speaks to chains: blocks and the token transfers in them, heads, what a token says of itself
+//! and whom it has frozen.
 //!
 //! One trait, [`Chain`], and three that keep it: [`evm`], [`tron`] and [`sandbox`]. The first two
 //! share [`endpoints`], the pool of URLs behind a network. This crate cannot reach the database or
@@ -12,6 +13,7 @@
 mod abi;
 pub mod endpoints;
 pub mod evm;
+mod notice_log;
 pub mod sandbox;
 mod transfer_log;
 pub mod tron;
@@ -28,6 +30,23 @@ pub struct Identity {
     pub symbol: String,
     /// The token contract's `decimals()`.
     pub decimals: u8,
+}
+
+/// The most addresses that one call of [`Chain::token_state`] takes: each of them is a request.
+pub const STATE_ADDRESSES_MAX: usize = 50;
+/// How many of those requests are under way at once.
+const FLAGS_AT_ONCE: usize = 5;
+
+/// How a token stands at the newest block: what its notices have led to, whoever saw them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TokenState {
+    /// `paused()`: nobody can send. `None` when the contract does not say.
+    pub paused: Option<bool>,
+    /// `deprecated()`: another contract does its work. `None` when the contract does not say.
+    pub deprecated: Option<bool>,
+    /// Those of the addresses asked about that `isBlackListed(address)` is true of, in the order
+    /// asked. None of them when the contract does not have that function.
+    pub blacklisted: Vec<Address>,
 }
 
 /// A chain as the gateway needs it. Every answer is proven whole or it is an error.
@@ -56,6 +75,11 @@ pub trait Chain: Send + Sync {
     /// than the last one used. `None` when the block at that height now has another hash.
     async fn reread(&self, block: &BlockRef) -> Result<Option<Block>, Error>;
 
+    /// How the token stands now, and which of these addresses it has frozen. A view that the
+    /// contract does not have is no error; one that could not be asked is. More than
+    /// [`STATE_ADDRESSES_MAX`] addresses are [`Error::Refused`].
+    async fn token_state(&self, addresses: &[Address]) -> Result<TokenState, Error>;
+
     /// Writes an address the way people on this chain do (EIP-55, or base58check `T…`).
     fn format_address(&self, address: &Address) -> String;
 
@@ -64,6 +88,18 @@ pub trait Chain: Send + Sync {
 
     /// How each endpoint is doing, in the order of the configuration, without secrets.
     fn endpoints(&self) -> Vec<EndpointHealth>;
+}
+
+fn check_state_addresses(addresses: &[Address]) -> Result<(), Error> {
+    if addresses.len() <= STATE_ADDRESSES_MAX {
+        return Ok(());
+    }
+    Err(Error::Refused(format!("expected at most {STATE_ADDRESSES_MAX} addresses to ask the token about, found {}", addresses.len())))
+}
+
+/// The addresses whose flag, in the same place, is set.
+fn blacklisted(addresses: &[Address], flags: &[Option<bool>]) -> Vec<Address> {
+    addresses.iter().zip(flags).filter(|(_, flag)| **flag == Some(true)).map(|(address, _)| *address).collect()
 }
 
 /// How an endpoint is doing.

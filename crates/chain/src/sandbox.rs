@@ -30,6 +30,7 @@ use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 use tidegate_rules::amount::Raw;
 use tidegate_rules::block::{Address, Block, BlockRef, Hash};
+use tidegate_rules::notice::TokenNotice;
 use tidegate_rules::time::{Span, Time};
 use tokio::sync::watch;
 
@@ -38,7 +39,7 @@ pub use self::faults::Faults;
 use self::faults::{Method, Script, View};
 use self::file::BlockFile;
 use self::history::{History, Outcome};
-use crate::{Chain, EndpointHealth, Error, Identity};
+use crate::{Chain, EndpointHealth, Error, Identity, TokenState, check_state_addresses};
 
 /// Blocks that stay readable when the chain is opened from a file, and after a trim.
 pub const BLOCKS_KEPT: usize = 2_000;
@@ -150,6 +151,8 @@ pub enum LogEntry {
         /// The data.
         data: Vec<u8>,
     },
+    /// What the watched token says of itself, as its contract on a chain of this flavour logs it.
+    Notice(TokenNotice),
 }
 
 impl LogEntry {
@@ -228,13 +231,16 @@ pub struct Calls {
     pub final_head: u64,
     /// [`Chain::reread`].
     pub reread: u64,
+    /// [`Chain::token_state`].
+    pub token_state: u64,
 }
 
 impl Calls {
     /// All of them.
     #[must_use]
     pub fn total(&self) -> u64 {
-        [self.identity, self.head, self.header, self.blocks, self.final_head, self.reread].into_iter().fold(0, u64::saturating_add)
+        let all = [self.identity, self.head, self.header, self.blocks, self.final_head, self.reread, self.token_state];
+        all.into_iter().fold(0, u64::saturating_add)
     }
 
     /// Those made after `earlier` was counted.
@@ -247,6 +253,7 @@ impl Calls {
             blocks: self.blocks.saturating_sub(earlier.blocks),
             final_head: self.final_head.saturating_sub(earlier.final_head),
             reread: self.reread.saturating_sub(earlier.reread),
+            token_state: self.token_state.saturating_sub(earlier.token_state),
         }
     }
 
@@ -258,6 +265,7 @@ impl Calls {
             Method::Blocks => &mut self.blocks,
             Method::FinalHead => &mut self.final_head,
             Method::Reread => &mut self.reread,
+            Method::TokenState => &mut self.token_state,
         };
         *counter = counter.saturating_add(1);
     }
@@ -315,7 +323,7 @@ impl SandboxChain {
     }
 
     /// Queues a transfer of the watched token. The sender need not own it: balances are counted and
-    /// never refused.
+    /// never refused. It fails if the sender is blacklisted or the token paused when it is mined.
     pub fn transfer(&self, from: Address, to: Address, value: Raw) -> Hash {
         self.transaction(vec![LogEntry::Transfer { from, to, value }])
     }
@@ -325,7 +333,8 @@ impl SandboxChain {
         self.transfer(FAUCET, to, value)
     }
 
-    /// Queues one transaction that succeeds, with these logs in this order.
+    /// Queues one transaction that succeeds, with these logs in this order, unless the token refuses
+    /// one of its transfers.
     pub fn transaction(&self, logs: Vec<LogEntry>) -> Hash {
         self.lock().history.queue(logs, Outcome::Succeeded)
     }
@@ -334,6 +343,43 @@ impl SandboxChain {
     /// counts.
     pub fn failed_transaction(&self, logs: Vec<LogEntry>) -> Hash {
         self.lock().history.queue(logs, Outcome::Failed)
+    }
+
+    /// Queues that the issuer freezes an address: what it sends from then on fails, what it is paid
+    /// does not.
+    pub fn blacklist(&self, address: Address) -> Hash {
+        self.notice(TokenNotice::Blacklisted(address))
+    }
+
+    /// Queues that the issuer lets it go again.
+    pub fn unblacklist(&self, address: Address) -> Hash {
+        self.notice(TokenNotice::Unblacklisted(address))
+    }
+
+    /// Queues that the issuer takes away what the address holds now, without a transfer. Unlike the
+    /// real contract it does not ask whether the address is blacklisted.
+    pub fn destroy_black_funds(&self, address: Address) -> Hash {
+        let value = self.balance(&address);
+        self.notice(TokenNotice::FundsDestroyed { address, value })
+    }
+
+    /// Queues that the issuer stops every transfer.
+    pub fn pause(&self) -> Hash {
+        self.notice(TokenNotice::Paused)
+    }
+
+    /// Queues that transfers go on.
+    pub fn unpause(&self) -> Hash {
+        self.notice(TokenNotice::Unpaused)
+    }
+
+    /// Queues that the contract hands its work to another one. Its own transfers go on.
+    pub fn deprecate(&self, successor: Address) -> Hash {
+        self.notice(TokenNotice::Deprecated { successor })
+    }
+
+    fn notice(&self, notice: TokenNotice) -> Hash {
+        self.transaction(vec![LogEntry::Notice(notice)])
     }
 
     /// Seals a block with all that waits. Its time is `time`, or its parent's if that is later. With
@@ -585,6 +631,18 @@ impl Chain for SandboxChain {
             let found = if view.has(history, block.number) { history.block(block.number) } else { None };
             let found = found.ok_or_else(|| Error::Transient(format!("the sandbox does not have block {}", block.number)))?;
             Ok((found.at.hash == block.hash).then_some(found))
+        })
+    }
+
+    async fn token_state(&self, addresses: &[Address]) -> Result<TokenState, Error> {
+        self.ask(Method::TokenState, |history, view| {
+            check_state_addresses(addresses)?;
+            let standing = history.standing(history.shown(view.lag));
+            Ok(TokenState {
+                paused: Some(standing.paused),
+                deprecated: Some(standing.deprecated),
+                blacklisted: addresses.iter().filter(|address| standing.blacklisted.contains(*address)).copied().collect(),
+            })
         })
     }
 

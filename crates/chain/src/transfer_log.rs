@@ -1,11 +1,15 @@
-//! Reads one `Transfer` log, the same on TRON and EVM: three topics and one word of data.
+//! Reads one `Transfer` log, the same on TRON and EVM: three topics and one word of data; and
+//! collects a block's transfers and notices as their logs are found.
 //!
 //! It is strict because the genuine token is: its logs have exactly this shape. Whatever differs
 //! is kept as [`Unreadable`] with everything it could mean, so that nothing is lost and nothing
 //! is guessed. Which logs are the token's, and in which transactions, is decided before.
 
 use tidegate_rules::amount::Raw;
-use tidegate_rules::block::{Address, Transfer, TransferKey, Unreadable};
+use tidegate_rules::block::{Address, Block, BlockRef, Hash, Transfer, TransferKey, Unreadable};
+use tidegate_rules::notice::TokenNotice;
+
+use crate::notice_log::{self, Event};
 
 /// `keccak256("Transfer(address,address,uint256)")`, the first topic of every such log.
 pub(crate) const TRANSFER_TOPIC: &str = "ddf252ad1be2c89b69c2b068fc378daa952ba7f163c4a11628f55a4df523b3ef";
@@ -15,20 +19,47 @@ const RAW_CHARS_MAX: usize = 1_024;
 /// How many addresses an unreadable log is searched for.
 const MENTIONS_MAX: usize = 64;
 
-/// The transfers of a block as they are found.
+/// Which of the token's logs concern us.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Transfer,
+    Notice(Event),
+}
+
+impl Kind {
+    /// By the first topic; `None` for the many others, approvals above all.
+    pub(crate) fn of(topics: &[&str]) -> Option<Self> {
+        let topic = topics.first()?;
+        if bare(topic).eq_ignore_ascii_case(TRANSFER_TOPIC) {
+            return Some(Self::Transfer);
+        }
+        notice_log::event(topic).map(Self::Notice)
+    }
+}
+
+/// The transfers and notices of a block as they are found.
 #[derive(Debug, Default)]
 pub(crate) struct Found {
-    /// How many logs were taken in, whatever became of them.
+    /// How many `Transfer` logs were taken in, whatever became of them.
     pub(crate) logs: usize,
     pub(crate) transfers: Vec<Transfer>,
     pub(crate) unreadable: Vec<Unreadable>,
+    pub(crate) notices: Vec<TokenNotice>,
 }
 
 impl Found {
-    /// Takes in the log `key`; `topics` and `data` are hex, with or without `0x`. A transfer of
+    /// Takes in a log of the transaction; `topics` and `data` are hex, with or without `0x`.
+    /// `ordinal` is that of the transaction's next transfer; a notice takes none. A transfer of
     /// nothing is dropped (anybody can make the token emit one in anybody's name), but its
-    /// ordinal stays taken.
-    pub(crate) fn push(&mut self, key: TransferKey, topics: &[&str], data: &str) {
+    /// ordinal stays taken. A notice that does not read as one is dropped: only the issuer can
+    /// make the token emit one, and no money is lost with it.
+    pub(crate) fn push(&mut self, kind: Kind, tx_hash: Hash, ordinal: &mut u32, topics: &[&str], data: &str) {
+        if let Kind::Notice(event) = kind {
+            self.notices.extend(notice_log::read(event, topics, data));
+            return;
+        }
+        let key = TransferKey { tx_hash, ordinal: *ordinal };
+        *ordinal = ordinal.saturating_add(1);
         self.logs = self.logs.saturating_add(1);
         match read(key, topics, data) {
             Some(transfer) if transfer.value.is_zero() => {}
@@ -36,11 +67,11 @@ impl Found {
             None => self.unreadable.push(unreadable(key, topics, data)),
         }
     }
-}
 
-/// True when a log's topics begin with `Transfer`.
-pub(crate) fn is_transfer(topics: &[&str]) -> bool {
-    topics.first().is_some_and(|topic| bare(topic).eq_ignore_ascii_case(TRANSFER_TOPIC))
+    /// All of it, in its place.
+    pub(crate) fn into_block(self, at: BlockRef) -> Block {
+        Block { at, transfers: self.transfers, unreadable: self.unreadable, notices: self.notices }
+    }
 }
 
 fn read(key: TransferKey, topics: &[&str], data: &str) -> Option<Transfer> {
@@ -48,12 +79,12 @@ fn read(key: TransferKey, topics: &[&str], data: &str) -> Option<Transfer> {
     Some(Transfer { key, from: address(from)?, to: address(to)?, value: Raw::from_be_bytes(word(data)?) })
 }
 
-fn word(text: &str) -> Option<[u8; 32]> {
+pub(crate) fn word(text: &str) -> Option<[u8; 32]> {
     hex::decode_to_array(bare(text)).ok()
 }
 
 /// An address fills the low twenty bytes of its word; anything above them is not one.
-fn address(text: &str) -> Option<Address> {
+pub(crate) fn address(text: &str) -> Option<Address> {
     let word = word(text)?;
     let (upper, lower) = word.split_first_chunk::<12>()?;
     (*upper == [0; 12]).then_some(())?;
@@ -77,14 +108,13 @@ fn unreadable(key: TransferKey, topics: &[&str], data: &str) -> Unreadable {
     Unreadable { key, raw: raw.chars().take(RAW_CHARS_MAX).collect(), mentions }
 }
 
-fn bare(text: &str) -> &str {
+pub(crate) fn bare(text: &str) -> &str {
     text.strip_prefix("0x").unwrap_or(text)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tidegate_rules::block::Hash;
 
     #[test]
     fn a_log_is_a_transfer_or_nothing_or_kept_whole() {
@@ -118,7 +148,8 @@ mod tests {
             let mut topics = vec![TRANSFER_TOPIC];
             topics.extend(parties);
             let mut found = Found::default();
-            found.push(TransferKey { tx_hash: Hash([1; 32]), ordinal: 0 }, &topics, data);
+            assert_eq!(Kind::of(&topics), Some(Kind::Transfer));
+            found.push(Kind::Transfer, Hash([1; 32]), &mut 0, &topics, data);
             let told = match (found.transfers.as_slice(), found.unreadable.as_slice()) {
                 ([transfer], []) => format!("transfer {}", transfer.value),
                 ([], [unreadable]) => {

@@ -12,13 +12,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_trait::async_trait;
 use futures_util::{StreamExt, TryStreamExt, stream};
-use serde_json::{Value, json};
+use serde_json::json;
 use tidegate_rules::block::{Address, Block, BlockRef};
 
 pub use self::address::{format_address, parse_address};
 pub use self::wire::{Header, parse_header, parse_infos};
 use crate::endpoints::{Endpoint, Endpoints, Failure, Prefer};
-use crate::{Chain, EndpointHealth, Error, Identity, abi};
+use crate::{Chain, EndpointHealth, Error, FLAGS_AT_ONCE, Identity, TokenState, abi, blacklisted, check_state_addresses};
 
 /// The most blocks that one call of [`Chain::blocks`] reads.
 pub const BLOCKS_MAX: u32 = 100;
@@ -104,8 +104,7 @@ impl TronChain {
     async fn block_of(&self, endpoint: &Endpoint, view: View, header: Header) -> Result<Block, Failure> {
         let request = json!({ "num": header.at.number });
         let answer = endpoint.post(&view.path("gettransactioninfobyblocknum"), &request, 1).await?;
-        let (transfers, unreadable) = parse_infos(&answer, &header, &self.config.token)?;
-        Ok(Block { at: header.at, transfers, unreadable })
+        parse_infos(&answer, &header, &self.config.token)
     }
 
     async fn newest(&self, endpoint: &Endpoint, view: View) -> Result<Option<Header>, Failure> {
@@ -145,15 +144,29 @@ impl TronChain {
         Ok(hash.0.last_chunk::<4>().map_or(0, |id| u64::from(u32::from_be_bytes(*id))))
     }
 
-    async fn constant(&self, endpoint: &Endpoint, function: &str) -> Result<Result<Vec<u8>, String>, Failure> {
-        let request: Value = json!({
+    async fn constant(&self, endpoint: &Endpoint, function: &str, parameter: &str) -> Result<Result<Vec<u8>, String>, Failure> {
+        let mut request = json!({
             "owner_address": format!("41{}", hex::encode([0; 20])),
             "contract_address": format!("41{}", hex::encode(self.config.token.0)),
             "function_selector": function,
             "visible": false,
         });
+        if let Some(request) = request.as_object_mut().filter(|_| !parameter.is_empty()) {
+            request.insert("parameter".into(), parameter.into());
+        }
         let answer = endpoint.post(&View::Full.path("triggerconstantcontract"), &request, 1).await?;
         Ok(wire::parse_constant(&answer)?.map_err(|why| endpoint.quote(&why)))
+    }
+
+    /// A view that answers yes or no; `None` from a contract that does not have it.
+    async fn flag(&self, endpoint: &Endpoint, function: &str, parameter: &str) -> Result<Option<bool>, Failure> {
+        match self.constant(endpoint, function, parameter).await? {
+            Ok(returned) => Ok(abi::flag(&returned)),
+            // Only the contract's own refusal says that it has no such view. Whatever else goes
+            // wrong (the node's time for a call is up, say) must not pass for "not blacklisted".
+            Err(why) if wire::is_reverted(&why) => Ok(None),
+            Err(why) => Err(Failure::transient(format!("{function}: {why}"))),
+        }
     }
 
     async fn reread_on(&self, endpoint: Endpoint, block: BlockRef) -> Result<Option<Block>, Failure> {
@@ -174,8 +187,8 @@ impl Chain for TronChain {
     async fn identity(&self) -> Result<Identity, Error> {
         let ask = |endpoint: Endpoint| async move {
             let chain_id = self.chain_id(&endpoint).await?;
-            let symbol = self.constant(&endpoint, "symbol()").await?;
-            Ok((chain_id, symbol, self.constant(&endpoint, "decimals()").await?))
+            let symbol = self.constant(&endpoint, "symbol()", "").await?;
+            Ok((chain_id, symbol, self.constant(&endpoint, "decimals()", "").await?))
         };
         let (chain_id, symbol, decimals) = self.endpoints.run(Prefer::Current, ask).await?;
         let refuse = |why: &str| {
@@ -223,6 +236,22 @@ impl Chain for TronChain {
 
     async fn reread(&self, block: &BlockRef) -> Result<Option<Block>, Error> {
         self.endpoints.run(Prefer::Other, |endpoint| self.reread_on(endpoint, *block)).await
+    }
+
+    async fn token_state(&self, addresses: &[Address]) -> Result<TokenState, Error> {
+        check_state_addresses(addresses)?;
+        let ask = |endpoint: Endpoint| async move {
+            self.prove(&endpoint).await?;
+            let endpoint = &endpoint;
+            let paused = self.flag(endpoint, "paused()", "").await?;
+            let deprecated = self.flag(endpoint, "deprecated()", "").await?;
+            let questions: Vec<String> = addresses.iter().map(abi::parameter).collect();
+            let questions =
+                questions.into_iter().map(|parameter| async move { self.flag(endpoint, "isBlackListed(address)", &parameter).await });
+            let flags: Vec<Option<bool>> = stream::iter(questions).buffered(FLAGS_AT_ONCE).try_collect().await?;
+            Ok(TokenState { paused, deprecated, blacklisted: blacklisted(addresses, &flags) })
+        };
+        self.endpoints.run(Prefer::Current, ask).await
     }
 
     fn format_address(&self, address: &Address) -> String {

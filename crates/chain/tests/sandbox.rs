@@ -3,7 +3,8 @@
 //!
 //! Most tests are tables: a step a line, and after `=>` what it answers. A block is written as its
 //! number, with a `'` for each fork before it, and a transfer as `A#0=5`: the transaction's name,
-//! the ordinal and the value. `A#1!` is a log that could not be read.
+//! the ordinal and the value. `A#1!` is a log that could not be read. What the token says of itself
+//! stands last, as `+shop` for an address that it froze and `-shop` for one that it let go.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -12,9 +13,10 @@ use std::io::ErrorKind;
 use tidegate_chain::sandbox::{
     BLOCKS_HELD_MAX, BLOCKS_KEPT, BranchBlock, Calls, Dropped, FAUCET, Faults, LogEntry, SandboxChain, SandboxConfig,
 };
-use tidegate_chain::{Chain, Error};
+use tidegate_chain::{Chain, Error, STATE_ADDRESSES_MAX, TokenState};
 use tidegate_rules::amount::Raw;
 use tidegate_rules::block::{Address, Block, BlockRef, Hash, TransferKey};
+use tidegate_rules::notice::TokenNotice;
 use tidegate_rules::time::{Span, Time};
 
 const GENESIS: Time = Time::from_secs(1_770_000_000);
@@ -119,6 +121,26 @@ impl Play {
                 let hash = self.named(words[1]);
                 return self.maybe(self.chain.find(&hash));
             }
+            "freeze" | "thaw" | "destroy" | "pause" | "unpause" | "deprecate" => {
+                let hash = match (words[0], words.get(1).map(|name| party(name))) {
+                    ("freeze", Some(address)) => self.chain.blacklist(address),
+                    ("thaw", Some(address)) => self.chain.unblacklist(address),
+                    ("destroy", Some(address)) => self.chain.destroy_black_funds(address),
+                    ("deprecate", Some(address)) => self.chain.deprecate(address),
+                    ("pause", _) => self.chain.pause(),
+                    _ => self.chain.unpause(),
+                };
+                self.transactions.insert(hash, words[0].into());
+            }
+            "state" => {
+                let state = self.chain.token_state(&[PAYER, SHOP]).await;
+                return answer(state.map(|state| {
+                    let mut words = vec![if state.paused == Some(true) { "paused" } else { "live" }];
+                    words.extend(state.deprecated.filter(|deprecated| *deprecated).map(|_| "deprecated"));
+                    words.extend(state.blacklisted.iter().map(party_name));
+                    words.join(" ")
+                }));
+            }
             "balance" => return self.chain.balance(&SHOP).to_string(),
             other => panic!("no such step: {other}"),
         }
@@ -165,8 +187,24 @@ impl Play {
         let key = |key: &TransferKey| format!("{}#{}", self.transactions[&key.tx_hash], key.ordinal);
         parts.extend(block.transfers.iter().map(|transfer| format!("{}={}", key(&transfer.key), transfer.value)));
         parts.extend(block.unreadable.iter().map(|log| format!("{}!", key(&log.key))));
+        parts.extend(block.notices.iter().map(|notice| match notice {
+            TokenNotice::Blacklisted(address) => format!("+{}", party_name(address)),
+            TokenNotice::Unblacklisted(address) => format!("-{}", party_name(address)),
+            TokenNotice::FundsDestroyed { address, value } => format!("destroyed:{}={value}", party_name(address)),
+            TokenNotice::Paused => "paused".into(),
+            TokenNotice::Unpaused => "unpaused".into(),
+            TokenNotice::Deprecated { successor } => format!("deprecated:{}", party_name(successor)),
+        }));
         parts.join(" ")
     }
+}
+
+fn party(name: &str) -> Address {
+    if name == "payer" { PAYER } else { SHOP }
+}
+
+fn party_name(address: &Address) -> &'static str {
+    if *address == PAYER { "payer" } else { "shop" }
 }
 
 fn log(word: &str) -> LogEntry {
@@ -177,6 +215,8 @@ fn log(word: &str) -> LogEntry {
         "approval" => LogEntry::Token { topics: vec![topic(1), topic(2), topic(3)], data: vec![0; 32] },
         "anonymous" => LogEntry::Token { topics: vec![], data: vec![0; 32] },
         "short" => LogEntry::Token { topics: vec![transfer_topic(), word_of(from), word_of(to)], data: vec![9; 31] },
+        "freezing" => LogEntry::Notice(TokenNotice::Blacklisted(SHOP)),
+        "pausing" => LogEntry::Notice(TokenNotice::Paused),
         "bare" => LogEntry::Token { topics: vec![transfer_topic()], data: vec![] },
         value => LogEntry::Transfer { from, to, value: units(value.parse().unwrap()) },
     }
@@ -412,6 +452,175 @@ async fn the_final_head_follows_in_steps_and_can_stall() {
 }
 
 #[tokio::test]
+async fn a_frozen_address_can_be_paid_and_cannot_pay() {
+    check(
+        "
+        state                          => live
+        freeze payer
+        state                          => live
+        mine
+        state                          => live payer
+        read 1 1                       => 1 +payer
+
+        // In the order of the block: what comes before an act of the issuer is not touched by it.
+        pay A 5
+        thaw payer
+        pay B 6 7
+        freeze payer
+        freeze shop
+        pay C 8
+        mine
+        read 2 1                       => 2 B#0=6 B#1=7 -payer +payer +shop
+        balance                        => 13
+        state                          => live payer shop
+        find A                         => 2
+        find C                         => 2
+
+        // A transaction fails as a whole, and none of another token's.
+        pay D other
+        pay E dirty
+        pay F approval 4
+        mine
+        read 3 1                       => 3
+        pending                        =>
+
+        // What the issuer takes away is in no transfer.
+        destroy shop
+        mine
+        read 4 1                       => 4 destroyed:shop=13
+        balance                        => 0
+
+        // A failed transaction says nothing.
+        thaw payer
+        thaw shop
+        failing G freezing
+        mine
+        read 5 1                       => 5 -payer -shop
+        state                          => live
+        pay H 1
+        mine
+        balance                        => 1
+        ",
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn a_paused_token_moves_nothing_and_a_deprecated_one_goes_on() {
+    check(
+        "
+        pay A 5
+        pause
+        pay B 6
+        mine
+        read 1 1                       => 1 A#0=5 paused
+        state                          => paused
+        pay C 7
+        mine
+        read 2 1                       => 2
+        unpause
+        pay D 8
+        mine
+        read 3 1                       => 3 D#0=8 unpaused
+        deprecate shop
+        pay E 9
+        mine
+        read 4 1                       => 4 E#0=9 deprecated:shop
+        state                          => live deprecated
+        ",
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn a_fork_takes_the_issuers_acts_back_and_what_they_refused_happens() {
+    check(
+        "
+        pay A 5
+        mine
+        freeze payer
+        pay B 6
+        mine
+        destroy shop
+        pause
+        mine
+        state                          => paused payer
+        read 1 9                       => 1 A#0=5  2 +payer  3 destroyed:shop=5 paused
+        balance                        => 0
+
+        // Without the freeze, the same transaction succeeds.
+        fork 2 gone B
+        read 1 9                       => 1 A#0=5  2' B#0=6
+        state                          => live
+        balance                        => 11
+
+        // Again with it, and with the transaction in the same block before it and after it.
+        fork 1 back +freezing B
+        read 2 9                       => 2'' +shop  3'' B#0=6
+        pending                        =>
+        state                          => live shop
+        fork 2 gone +pausing,B
+        read 2 9                       => 2''' paused
+        fork 1 back B,+pausing
+        read 2 9                       => 2'''' B#0=6 paused
+        mine
+        state                          => paused
+        ",
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn the_state_is_that_of_the_head_that_is_shown() {
+    check(
+        "
+        freeze payer
+        mine
+        pause
+        mine
+        state                          => paused payer
+        lag 1
+        state                          => live payer
+        lag 2
+        state                          => live
+        heal
+        fail 1
+        state                          => transient
+        down
+        state                          => transient
+        up
+        state                          => paused payer
+        ",
+    )
+    .await;
+    let chain = SandboxChain::new(config());
+    assert!(chain.token_state(&[SHOP; STATE_ADDRESSES_MAX]).await.is_ok());
+    assert!(matches!(chain.token_state(&[SHOP; STATE_ADDRESSES_MAX + 1]).await, Err(Error::Refused(_))));
+}
+
+/// TRON's contract indexes an address, Ethereum's does not.
+#[tokio::test]
+async fn both_flavours_say_the_same() {
+    let notices = [
+        TokenNotice::Blacklisted(SHOP),
+        TokenNotice::FundsDestroyed { address: SHOP, value: Raw::from_be_bytes([0xff; 32]) },
+        TokenNotice::Unblacklisted(SHOP),
+        TokenNotice::Paused,
+        TokenNotice::Unpaused,
+        TokenNotice::Deprecated { successor: PAYER },
+    ];
+    for config in [SandboxConfig::tron(GENESIS, 1), SandboxConfig::evm(GENESIS, 1)] {
+        let chain = SandboxChain::new(config);
+        chain.transaction(notices.iter().copied().map(LogEntry::Notice).collect());
+        chain.mine(GENESIS).unwrap();
+        let block = chain.blocks(1, 1).await.unwrap().remove(0);
+        assert_eq!(block.notices, notices);
+        let state = chain.token_state(&[SHOP]).await.unwrap();
+        assert_eq!(state, TokenState { paused: Some(false), deprecated: Some(true), blacklisted: vec![] });
+    }
+}
+
+#[tokio::test]
 async fn an_unreadable_log_is_kept_as_it_came_and_names_whom_it_may_concern() {
     let chain = SandboxChain::new(config());
     chain.transaction(vec![log("dirty"), LogEntry::Token { topics: vec![transfer_topic()], data: vec![7; 2_000] }]);
@@ -513,15 +722,16 @@ async fn calls_are_counted_by_method_over_all_clones_answered_or_not() {
     chain.fail_next(1);
     clone.reread(&at).await.unwrap_err();
     clone.reread(&at).await.unwrap();
+    clone.token_state(&[]).await.unwrap();
     let made = chain.calls().since(&before);
-    assert_eq!(made, Calls { identity: 0, head: 1, header: 1, blocks: 1, final_head: 1, reread: 2 });
+    assert_eq!(made, Calls { identity: 0, head: 1, header: 1, blocks: 1, final_head: 1, reread: 2, token_state: 1 });
 
     // Looking at it past the trait costs nothing.
     let _ = (chain.tip(), chain.block(1), chain.find(&at.hash));
-    assert_eq!(chain.calls().total(), 7);
+    assert_eq!(chain.calls().total(), 8);
 
     let health = &chain.endpoints()[0];
-    assert_eq!((health.name.as_str(), health.available, health.calls, health.failures), ("sandbox", true, 7, 1));
+    assert_eq!((health.name.as_str(), health.available, health.calls, health.failures), ("sandbox", true, 8, 1));
     assert!(health.last_error.as_ref().unwrap().contains("script"));
     chain.begin_outage();
     assert!(!chain.endpoints()[0].available);
@@ -660,6 +870,54 @@ mod kept {
         assert!(before.iter().all(|block| block.transfers.iter().all(|transfer| transfer.key.tx_hash != hash)));
         let tip = chain.mine_many(1, SLOT).unwrap();
         assert_eq!(tip.parent, before.last().unwrap().at.hash);
+    }
+
+    #[tokio::test]
+    async fn a_frozen_address_stays_frozen_when_its_block_is_long_gone() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("chain");
+        let chain = SandboxChain::open(config(), &path).unwrap();
+        chain.blacklist(PAYER);
+        chain.deprecate(SHOP);
+        chain.mine(GENESIS).unwrap();
+        chain.mine_many(u64::try_from(BLOCKS_KEPT).unwrap(), SLOT).unwrap();
+        let refused = chain.transfer(PAYER, SHOP, units(5));
+        chain.pause();
+        let tip = chain.mine(GENESIS).unwrap();
+        assert_eq!(chain.find(&refused), Some(tip));
+        let before = chain.token_state(&[PAYER, SHOP]).await.unwrap();
+        assert_eq!(before, TokenState { paused: Some(true), deprecated: Some(true), blacklisted: vec![PAYER] });
+        drop(chain);
+
+        for _ in 0..2 {
+            let chain = SandboxChain::open(config(), &path).unwrap();
+            assert_eq!(chain.block(1), None);
+            assert_eq!(chain.token_state(&[PAYER, SHOP]).await.unwrap(), before);
+            assert_eq!((chain.tip(), chain.balance(&SHOP)), (tip, units(0)), "what was refused stays so");
+        }
+        let chain = SandboxChain::open(config(), &path).unwrap();
+        chain.fork(1, vec![], Dropped::Vanish).unwrap();
+        let again = SandboxChain::open(config(), &path).unwrap();
+        for chain in [chain, again] {
+            let state = chain.token_state(&[PAYER]).await.unwrap();
+            assert_eq!((state.paused, state.blacklisted), (Some(false), vec![PAYER]), "the pause was in the block that is gone");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_file_from_before_there_were_notices_is_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("chain");
+        let chain = SandboxChain::open(config(), &path).unwrap();
+        let tip = chain.mine(GENESIS).unwrap();
+        drop(chain);
+        let text = fs::read_to_string(&path).unwrap();
+        let standing = r#","standing":{"paused":false,"deprecated":false,"blacklisted":[]}"#;
+        assert!(text.contains(standing), "{text}");
+        fs::write(&path, text.replace(standing, "")).unwrap();
+        let chain = SandboxChain::open(config(), &path).unwrap();
+        assert_eq!(chain.tip(), tip);
+        assert_eq!(chain.token_state(&[]).await.unwrap().paused, Some(false));
     }
 
     #[test]
@@ -802,6 +1060,7 @@ mod laws {
     enum Step {
         Pay(Vec<u8>),
         Fail(u8),
+        Notice(u8),
         Mine(u8),
         Fork { depth: u64, blocks: Vec<u8>, back: bool },
     }
@@ -810,6 +1069,7 @@ mod laws {
         prop_oneof![
             4 => proptest::collection::vec(any::<u8>(), 0..4).prop_map(Step::Pay),
             1 => any::<u8>().prop_map(Step::Fail),
+            1 => any::<u8>().prop_map(Step::Notice),
             4 => (0u8..9).prop_map(Step::Mine),
             2 => (0u64..6, proptest::collection::vec(any::<u8>(), 0..6), any::<bool>())
                 .prop_map(|(depth, blocks, back)| Step::Fork { depth, blocks, back }),
@@ -829,6 +1089,15 @@ mod laws {
             }
             Step::Fail(value) => {
                 chain.failed_transaction(vec![transfer(*value)]);
+            }
+            Step::Notice(which) => {
+                let address = if which.is_multiple_of(2) { SHOP } else { FAUCET };
+                match which % 7 {
+                    0 | 1 => chain.blacklist(address),
+                    2 | 3 => chain.unblacklist(address),
+                    4 => chain.pause(),
+                    _ => chain.unpause(),
+                };
             }
             Step::Mine(seconds) => {
                 // Sometimes earlier than the parent.
@@ -876,6 +1145,24 @@ mod laws {
         assert_eq!(chain.balance(&SHOP), units(expected));
     }
 
+    /// What the blocks say, one after another.
+    fn replayed(chain: &SandboxChain) -> TokenState {
+        let (mut paused, mut frozen) = (false, std::collections::BTreeSet::new());
+        for block in (0..=chain.tip().number).map(|number| chain.block(number).unwrap()) {
+            for notice in block.notices {
+                match notice {
+                    TokenNotice::Blacklisted(address) => _ = frozen.insert(address),
+                    TokenNotice::Unblacklisted(address) => _ = frozen.remove(&address),
+                    TokenNotice::Paused => paused = true,
+                    TokenNotice::Unpaused => paused = false,
+                    other => panic!("{other:?}"),
+                }
+            }
+        }
+        let blacklisted = [SHOP, FAUCET].into_iter().filter(|address| frozen.contains(address)).collect();
+        TokenState { paused: Some(paused), deprecated: Some(false), blacklisted }
+    }
+
     proptest! {
         #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
 
@@ -895,6 +1182,9 @@ mod laws {
             let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
             let settled = |chain: &SandboxChain| runtime.block_on(chain.final_head()).unwrap();
             assert_eq!(settled(&again), settled(&memory));
+            let standing = |chain: &SandboxChain| runtime.block_on(chain.token_state(&[SHOP, FAUCET])).unwrap();
+            assert_eq!(standing(&again), standing(&memory));
+            assert_eq!(standing(&memory), replayed(&memory));
             for number in 0..=memory.tip().number {
                 assert_eq!(kept.block(number), memory.block(number));
                 assert_eq!(again.block(number), memory.block(number));

@@ -18,6 +18,7 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
+use crate::backup;
 use crate::clock;
 use crate::config::{Config, LogFormat, Overrides};
 use crate::demo;
@@ -25,7 +26,11 @@ use crate::dev;
 use crate::gateway::Gateway;
 use crate::http::{self, SCOPES, WalletPage, WalletView};
 use crate::orders::part_named;
-use crate::pool::GENERATE_MAX;
+use crate::people::{Doer, REASON_MAX};
+use crate::pool::{Batch, GENERATE_MAX};
+use crate::rotate;
+use crate::safe;
+use crate::sources;
 use crate::start::{self, Sorry};
 use crate::store::{Migrate, WalletFilter};
 
@@ -120,6 +125,31 @@ enum Command {
     /// Work on the master key
     #[command(subcommand, after_help = "Example:\n  tidegate key new")]
     Key(KeyCommand),
+    /// Make an encrypted, verified copy of the database (SQLite), while it is in use
+    #[command(after_help = "Example:\n  tidegate backup /var/backups/tidegate-2026-11-23.backup --config tidegate.toml")]
+    Backup {
+        #[command(flatten)]
+        config: ConfigArgs,
+        /// Where; a new file
+        file: PathBuf,
+        /// Print one JSON document
+        #[arg(long)]
+        json: bool,
+    },
+    /// Put a backup in the place of a database that is not there
+    #[command(after_help = "Example:\n  tidegate restore /var/backups/tidegate-2026-11-23.backup --config tidegate.toml")]
+    Restore {
+        #[command(flatten)]
+        config: ConfigArgs,
+        /// The backup
+        file: PathBuf,
+        /// Print one JSON document
+        #[arg(long)]
+        json: bool,
+    },
+    /// Work on the audit log
+    #[command(subcommand, after_help = "Example:\n  tidegate audit verify")]
+    Audit(AuditCommand),
     /// Work on API keys
     #[command(subcommand, after_help = "Example:\n  tidegate api-key create --merchant main --scope orders:read --scope orders:write")]
     ApiKey(ApiKeyCommand),
@@ -147,6 +177,80 @@ enum WalletCommand {
         /// What their names start with
         #[arg(long)]
         name_prefix: Option<String>,
+        /// random, hd or watch (default: what the configuration says for the network)
+        #[arg(long, value_parser = clap::builder::PossibleValuesParser::new(["random", "hd", "watch"]))]
+        kind: Option<String>,
+        /// Which seed or extended public key, by name or id (default: the newest)
+        #[arg(long)]
+        source: Option<String>,
+        /// Print one JSON document
+        #[arg(long)]
+        json: bool,
+    },
+    /// Make a BIP-39 seed whose words are shown once, or take one in; wallets of kind hd come from it
+    #[command(after_help = "Examples:\n  tidegate wallet seed main\n  tidegate wallet seed old --import < words.txt")]
+    Seed {
+        #[command(flatten)]
+        config: ConfigArgs,
+        /// What to call it
+        name: String,
+        /// Read words from stdin or --file instead of making new ones
+        #[arg(long)]
+        import: bool,
+        /// Read the words from this file instead of stdin; a second line is the passphrase
+        #[arg(long, value_name = "FILE", requires = "import")]
+        file: Option<PathBuf>,
+        /// The hardened account of m/44'/coin'/account'/0/index
+        #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=0x7fff_ffff))]
+        account: u32,
+        /// Do not ask for the words again
+        #[arg(long)]
+        yes: bool,
+        /// Print one JSON document
+        #[arg(long)]
+        json: bool,
+    },
+    /// Take in the extended public key (xpub) of an account; wallets of kind watch come from it
+    #[command(after_help = "Example:\n  tidegate wallet watch cold --network tron < xpub.txt")]
+    Watch {
+        #[command(flatten)]
+        config: ConfigArgs,
+        /// What to call it
+        name: String,
+        /// Where
+        #[arg(long)]
+        network: String,
+        /// Read the key from this file instead of stdin
+        #[arg(long, value_name = "FILE")]
+        file: Option<PathBuf>,
+        /// Print one JSON document
+        #[arg(long)]
+        json: bool,
+    },
+    /// Open keys, derive their addresses again, and compare: one wallet, or all
+    #[command(after_help = "Example:\n  tidegate wallet verify\n  tidegate wallet verify wal_019a5a0fca7e7bd0a3f2c8e1b4d96f70")]
+    Verify {
+        #[command(flatten)]
+        config: ConfigArgs,
+        /// Which one; all without it
+        wallet: Option<String>,
+        /// Print one JSON document
+        #[arg(long)]
+        json: bool,
+    },
+    /// Print a wallet's private key, after asking; the audit log says so
+    #[command(after_help = "Example:\n  tidegate wallet export wal_019a5a0fca7e7bd0a3f2c8e1b4d96f70 --reason 'moving to a ledger'")]
+    Export {
+        #[command(flatten)]
+        config: ConfigArgs,
+        /// Which one
+        wallet: String,
+        /// Why; stands in the audit log
+        #[arg(long)]
+        reason: String,
+        /// Do not ask
+        #[arg(long)]
+        yes: bool,
         /// Print one JSON document
         #[arg(long)]
         json: bool,
@@ -180,7 +284,7 @@ enum WalletCommand {
         /// available, occupied, cooldown, disabled or frozen
         #[arg(long)]
         status: Option<String>,
-        /// random or imported
+        /// random, hd, watch or imported
         #[arg(long)]
         kind: Option<String>,
         /// How many
@@ -199,6 +303,33 @@ enum KeyCommand {
     New {
         #[command(flatten)]
         config: UnusedConfig,
+        /// Make it in two parts, to be kept apart; both are needed
+        #[arg(long)]
+        parts: bool,
+        /// Print one JSON document
+        #[arg(long)]
+        json: bool,
+    },
+    /// Seal everything under a new master key; killed, it goes on where it was
+    #[command(
+        after_help = "Example:\n  WALLET_MASTER_KEY_FILE=new.key WALLET_MASTER_KEY_PREVIOUS_FILE=old.key tidegate key rotate --config tidegate.toml"
+    )]
+    Rotate {
+        #[command(flatten)]
+        config: ConfigArgs,
+        /// Print one JSON document
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+#[derive(Subcommand)]
+enum AuditCommand {
+    /// Check that no row of the audit log was edited, removed or added
+    #[command(after_help = "Example:\n  tidegate audit verify")]
+    Verify {
+        #[command(flatten)]
+        config: ConfigArgs,
         /// Print one JSON document
         #[arg(long)]
         json: bool,
@@ -226,6 +357,17 @@ enum ApiKeyCommand {
 
 #[derive(Subcommand)]
 enum MerchantCommand {
+    /// Show a merchant and its webhook secret; the audit log says so
+    #[command(after_help = "Example:\n  tidegate merchant show main --json")]
+    Show {
+        #[command(flatten)]
+        config: ConfigArgs,
+        /// Its name or id
+        name: String,
+        /// Print one JSON document
+        #[arg(long)]
+        json: bool,
+    },
     /// Add a merchant; its webhook secret is shown once
     #[command(after_help = "Example:\n  tidegate merchant add my-shop --webhook-url https://shop.example/webhooks --json")]
     Add {
@@ -259,6 +401,7 @@ fn seconds(text: &str) -> Result<Duration, String> {
 /// Reads the command line and does what it says.
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
+    keep_memory_private();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -277,6 +420,21 @@ pub fn main() -> ExitCode {
         }
     }
 }
+
+/// No core dump is made of this process, and no other process of its user reads its memory, in
+/// which there are keys.
+#[cfg(target_os = "linux")]
+fn keep_memory_private() {
+    use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
+    let none = Rlimit { current: Some(0), maximum: Some(0) };
+    let done = setrlimit(Resource::Core, none).and_then(|()| set_dumpable_behavior(DumpableBehavior::NotDumpable));
+    if let Err(error) = done {
+        complain(&format!("core dumps could not be switched off: {error}; forbid them where the program is started"));
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+const fn keep_memory_private() {}
 
 /// The one place that speaks on stderr.
 fn complain(text: &str) {
@@ -309,11 +467,28 @@ async fn run(command: Command) -> Result<ExitCode, Sorry> {
             say("the schema is up to date");
             done
         }
+        Command::Wallet(WalletCommand::Verify { config, wallet, json }) => verify_wallets(&config, wallet.as_deref(), json).await,
         Command::Wallet(command) => {
             wallet(command).await?;
             done
         }
-        Command::Key(KeyCommand::New { config: _, json }) => {
+        Command::Key(KeyCommand::Rotate { config, json }) => {
+            rotate_key(&config, json).await?;
+            done
+        }
+        Command::Key(KeyCommand::New { config: _, parts: true, json }) => {
+            let (part1, part2) = MasterKey::generate_parts(&mut OsEntropy);
+            if json {
+                say(&json!({ "master_key": *part1, "master_key_part2": *part2 }).to_string());
+            } else {
+                say(&format!("WALLET_MASTER_KEY        {}\nWALLET_MASTER_KEY_PART2  {}", *part1, *part2));
+            }
+            if std::io::stdout().is_terminal() {
+                complain("keep the two parts apart, and both safe: without either no wallet can be opened, and there is no other way in");
+            }
+            done
+        }
+        Command::Key(KeyCommand::New { config: _, parts: false, json }) => {
             let key = MasterKey::generate(&mut OsEntropy).to_hex();
             if json {
                 say(&json!({ "master_key": *key }).to_string());
@@ -335,6 +510,29 @@ async fn run(command: Command) -> Result<ExitCode, Sorry> {
             add_merchant(&config, &name, webhook_url, json).await?;
             done
         }
+        Command::Merchant(MerchantCommand::Show { config, name, json }) => {
+            show_merchant(&config, &name, json).await?;
+            done
+        }
+        Command::Backup { config, file, json } => {
+            let bytes = backup::backup(&read_config(&config, Overrides::default())?, &file, &Doer::on_command_line()).await?;
+            if json {
+                say(&json!({ "ok": true, "file": file.display().to_string(), "bytes": bytes }).to_string());
+            } else {
+                say(&format!("{}: {bytes} bytes, opened again and compared. It is worth nothing without the master key.", file.display()));
+            }
+            done
+        }
+        Command::Restore { config, file, json } => {
+            let header = backup::restore(&read_config(&config, Overrides::default())?, &file, &Doer::on_command_line()).await?;
+            if json {
+                say(&json!({ "ok": true, "backup": header }).to_string());
+            } else {
+                say(&format!("restored: {}. Orders and wallets that were made after it are not in it.", header.line()));
+            }
+            done
+        }
+        Command::Audit(AuditCommand::Verify { config, json }) => verify_audit(&config, json).await,
         Command::Openapi(_) => {
             say(&http::document());
             done
@@ -442,10 +640,16 @@ async fn quiet_gateway(config: &ConfigArgs) -> Result<Arc<Gateway>, Sorry> {
 
 async fn wallet(command: WalletCommand) -> Result<(), Sorry> {
     match command {
-        WalletCommand::Generate { config, network, count, name_prefix, json } => {
+        WalletCommand::Generate { config, network, count, name_prefix, kind, source, json } => {
             let gateway = quiet_gateway(&config).await?;
             let part = part_named(&gateway, &Network::new(&network))?;
-            let wallets = gateway.pool.generate(&gateway, part, count, name_prefix.as_deref(), |_| None).await?;
+            let batch = Batch {
+                count,
+                name_prefix: name_prefix.as_deref(),
+                kind: kind.as_deref().and_then(WalletKind::from_name),
+                source: source.as_deref(),
+            };
+            let wallets = gateway.pool.generate(&gateway, part, &batch, &Doer::on_command_line(), |_| None).await?;
             show_wallets(&WalletPage::made(&wallets), json);
             gateway.store.clone().close().await;
         }
@@ -453,7 +657,7 @@ async fn wallet(command: WalletCommand) -> Result<(), Sorry> {
             let key = read_secret(file.as_deref())?;
             let gateway = quiet_gateway(&config).await?;
             let part = part_named(&gateway, &Network::new(&network))?;
-            let wallet = gateway.pool.import(&gateway, part, key.trim(), name.as_deref(), |_| None).await?;
+            let wallet = gateway.pool.import(&gateway, part, key.trim(), name.as_deref(), &Doer::on_command_line(), |_| None).await?;
             if json {
                 say(&serde_json::to_string_pretty(&WalletView::from(&wallet)).unwrap_or_default());
             } else {
@@ -461,13 +665,57 @@ async fn wallet(command: WalletCommand) -> Result<(), Sorry> {
             }
             gateway.store.clone().close().await;
         }
+        WalletCommand::Seed { config, name, import, file, account, yes, json } => {
+            checked_source_name(&name)?;
+            let words = if import { Some(read_secret(file.as_deref())?) } else { None };
+            let gateway = quiet_gateway(&config).await?;
+            let doer = Doer::on_command_line();
+            match words {
+                Some(words) => {
+                    let (words, passphrase) = words.split_once('\n').unwrap_or((&words, ""));
+                    let id = sources::import_seed(&gateway, &name, account, words.trim(), passphrase.trim_end_matches(['\r', '\n']), &doer)
+                        .await?;
+                    show_source(&id.to_string(), &name, "hd", None, json);
+                }
+                None => new_seed(&gateway, &name, account, yes, json, &doer).await?,
+            }
+            gateway.store.clone().close().await;
+        }
+        WalletCommand::Watch { config, name, network, file, json } => {
+            checked_source_name(&name)?;
+            let xpub = read_secret(file.as_deref())?;
+            let gateway = quiet_gateway(&config).await?;
+            let part = part_named(&gateway, &Network::new(&network))?;
+            let id = sources::add_xpub(&gateway, &name, part, &xpub, &Doer::on_command_line()).await?;
+            show_source(&id.to_string(), &name, "watch", None, json);
+            gateway.store.clone().close().await;
+        }
+        WalletCommand::Export { config, wallet, reason, yes, json } => {
+            let id = wallet.parse().map_err(|_| Sorry(format!("expected the id of a wallet, such as wal_…, found {wallet:?}")))?;
+            if reason.trim().is_empty() || reason.chars().count() > REASON_MAX {
+                return Err(Sorry(format!("--reason: expected 1 to {REASON_MAX} characters")));
+            }
+            let question = format!("This prints the private key of {wallet}. Whoever sees it can take what the wallet holds.");
+            confirm(yes, &question, "export")?;
+            let gateway = quiet_gateway(&config).await?;
+            let key = safe::export(&gateway, id, &reason, &Doer::on_command_line()).await?;
+            if json {
+                say(&json!({ "id": wallet, "private_key": *key }).to_string());
+            } else {
+                say(&key);
+            }
+            gateway.store.clone().close().await;
+        }
+        // Has an exit code of its own.
+        WalletCommand::Verify { .. } => {}
         WalletCommand::List { config, network, status, kind, limit, json } => {
             let store = start::open_store(&read_config(&config, Overrides::default())?, Migrate::Yes).await?;
             let status = status.map(|name| {
                 WalletStatus::from_name(&name)
                     .ok_or_else(|| Sorry::new("--status: expected available, occupied, cooldown, disabled or frozen"))
             });
-            let kind = kind.map(|name| WalletKind::from_name(&name).ok_or_else(|| Sorry::new("--kind: expected random or imported")));
+            let kind =
+                kind.map(|name| WalletKind::from_name(&name).ok_or_else(|| Sorry::new("--kind: expected random, hd, watch or imported")));
             let filter = WalletFilter {
                 network: network.as_deref().map(Network::new),
                 status: status.transpose()?,
@@ -479,6 +727,173 @@ async fn wallet(command: WalletCommand) -> Result<(), Sorry> {
             store.close().await;
         }
     }
+    Ok(())
+}
+
+fn checked_source_name(name: &str) -> Result<(), Sorry> {
+    if name.is_empty() || name.chars().count() > 100 || name.chars().any(char::is_control) {
+        return Err(Sorry::new("NAME: expected 1 to 100 printable characters"));
+    }
+    Ok(())
+}
+
+fn show_source(id: &str, name: &str, kind: &str, words: Option<&str>, json: bool) {
+    if json {
+        say(&json!({ "id": id, "name": name, "kind": kind, "words": words }).to_string());
+        return;
+    }
+    say(&format!("id    {id}\nname  {name}\nkind  {kind}"));
+    if let Some(words) = words {
+        say("\nThe words, this once. Write them on paper: they restore every address, and whoever has them has the money.\n");
+        for (number, word) in (1..).zip(words.split(' ')) {
+            say(&format!("{number:>4}  {word}"));
+        }
+    }
+}
+
+/// Makes a seed, shows its words, and has them typed back, so that the paper is right.
+async fn new_seed(gateway: &Gateway, name: &str, account: u32, yes: bool, json: bool, doer: &Doer) -> Result<(), Sorry> {
+    let (id, words) = sources::new_seed(gateway, name, account, doer).await?;
+    show_source(&id.to_string(), name, "hd", Some(words.as_str()), json);
+    drop(words);
+    if yes || !std::io::stdin().is_terminal() {
+        return Ok(());
+    }
+    loop {
+        let _ = write!(std::io::stderr(), "\nType all the words back, in one line: ");
+        let mut typed = zeroize::Zeroizing::new(String::new());
+        if std::io::stdin().read_line(&mut typed)? == 0 {
+            return Err(Sorry(format!(
+                "the words were not verified; the seed {id} is kept: if they are not on paper, make another and do not use this one"
+            )));
+        }
+        if sources::words_match(gateway, id, typed.trim()).await? {
+            say("They are right. The seed is ready.");
+            return Ok(());
+        }
+        complain("these are not the words; look again");
+    }
+}
+
+/// Asks before something that cannot be taken back.
+fn confirm(yes: bool, question: &str, word: &str) -> Result<(), Sorry> {
+    if yes {
+        return Ok(());
+    }
+    if !std::io::stdin().is_terminal() {
+        return Err(Sorry(format!("{question} Say --yes to do it without being asked.")));
+    }
+    let _ = write!(std::io::stderr(), "{question}\nType \"{word}\" to go on: ");
+    let mut typed = String::new();
+    std::io::stdin().read_line(&mut typed)?;
+    if typed.trim() == word { Ok(()) } else { Err(Sorry::new("nothing was done")) }
+}
+
+/// A bar on stderr, where somebody looks.
+fn bar(total: u64) -> indicatif::ProgressBar {
+    let bar = if std::io::stderr().is_terminal() { indicatif::ProgressBar::new(total) } else { indicatif::ProgressBar::hidden() };
+    if let Ok(style) = indicatif::ProgressStyle::with_template("{bar:40} {pos}/{len} {per_sec} {eta}") {
+        bar.set_style(style);
+    }
+    bar
+}
+
+async fn verify_wallets(config: &ConfigArgs, wallet: Option<&str>, json: bool) -> Result<ExitCode, Sorry> {
+    let gateway = quiet_gateway(config).await?;
+    let (checked, bad) = match wallet {
+        Some(text) => {
+            let id = text.parse().map_err(|_| Sorry(format!("expected the id of a wallet, such as wal_…, found {text:?}")))?;
+            let verdict = safe::verify_one(&gateway, id, &Doer::on_command_line()).await?;
+            (1, if verdict.wrong.is_some() { vec![verdict] } else { Vec::new() })
+        }
+        None => {
+            let bar = bar(gateway.store.wallet_count().await?);
+            let mut checked = 0;
+            let bad = safe::verify_all(&gateway, |done, _| {
+                bar.set_position(done);
+                checked = done;
+            })
+            .await?;
+            bar.finish_and_clear();
+            (checked, bad)
+        }
+    };
+    if json {
+        let rows: Vec<_> = bad
+            .iter()
+            .map(|verdict| {
+                let wallet = &verdict.wallet;
+                json!({
+                    "id": wallet.id,
+                    "network": wallet.network.as_str(),
+                    "address": wallet.address_text,
+                    "status": wallet.status.name(),
+                    "detail": verdict.wrong,
+                })
+            })
+            .collect();
+        say(&json!({ "ok": bad.is_empty(), "checked": checked, "failed": rows }).to_string());
+    } else {
+        for verdict in &bad {
+            say(&format!("BAD  {}  {}  {}", verdict.wallet.id, verdict.wallet.address_text, verdict.wrong.as_deref().unwrap_or_default()));
+        }
+        say(&format!("{checked} wallets checked, {} failed{}", bad.len(), if bad.is_empty() { "" } else { "; they are frozen" }));
+    }
+    gateway.store.clone().close().await;
+    Ok(if bad.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+async fn verify_audit(config: &ConfigArgs, json: bool) -> Result<ExitCode, Sorry> {
+    let gateway = quiet_gateway(config).await?;
+    let found = safe::verify_audit(&gateway).await?;
+    match (&found, json) {
+        (Ok(rows), true) => say(&json!({ "ok": true, "rows": rows }).to_string()),
+        (Err(wrong), true) => say(&json!({ "ok": false, "detail": wrong }).to_string()),
+        (Ok(rows), false) => say(&format!("the audit log is whole: {rows} rows")),
+        (Err(wrong), false) => complain(&format!("{wrong}; compare with a backup, and find out who can write to the database")),
+    }
+    gateway.store.clone().close().await;
+    Ok(if found.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+async fn rotate_key(config: &ConfigArgs, json: bool) -> Result<(), Sorry> {
+    let gateway = quiet_gateway(config).await?;
+    let bar = bar(gateway.store.wallet_count().await?.saturating_mul(2));
+    let rotated = rotate::rotate(&gateway, &Doer::on_command_line(), |done| bar.set_position(done)).await?;
+    bar.finish_and_clear();
+    if json {
+        say(&json!({ "ok": true, "texts": rotated.texts, "key_id": gateway.vault.current().key_id() }).to_string());
+    } else {
+        say(&format!(
+            "{} texts are sealed under the new key, nothing is left under the old one. Remove WALLET_MASTER_KEY_PREVIOUS and restart `tidegate serve`; keep the old key as long as a backup is under it.",
+            rotated.texts
+        ));
+    }
+    gateway.store.clone().close().await;
+    Ok(())
+}
+
+async fn show_merchant(config: &ConfigArgs, name: &str, json: bool) -> Result<(), Sorry> {
+    let gateway = quiet_gateway(config).await?;
+    let merchants = gateway.store.merchants().await?;
+    let row = merchants.iter().find(|row| row.name == name || row.id.to_string() == name).ok_or_else(|| {
+        let names = merchants.iter().map(|row| row.name.as_str()).collect::<Vec<_>>().join(", ");
+        Sorry(format!("{name}: expected one of: {names}"))
+    })?;
+    safe::secret_shown(&gateway, row.id, &Doer::on_command_line()).await?;
+    let secret = gateway.webhook_secret(row).map_err(Sorry)?;
+    let secret = String::from_utf8_lossy(&secret);
+    if json {
+        say(&json!({ "id": row.id, "name": row.name, "webhook_url": row.webhook_url, "webhook_secret": secret }).to_string());
+    } else {
+        say(&format!(
+            "id              {}\nname            {}\nwebhook_url     {}\nwebhook_secret  {secret}",
+            row.id,
+            row.name,
+            row.webhook_url.as_deref().unwrap_or("-")
+        ));
+    }
+    gateway.store.clone().close().await;
     Ok(())
 }
 
@@ -517,7 +932,7 @@ async fn create_api_key(config: &ConfigArgs, merchant: &str, scopes: &[String], 
     let names = || merchants.iter().map(|row| row.name.as_str()).collect::<Vec<_>>().join(", ");
     let found = found
         .ok_or_else(|| Sorry(format!("--merchant {merchant}: expected one of: {}; `tidegate merchant add` makes a new one", names())))?;
-    let (id, secret) = start::add_api_key(&store, found.id, scopes, live).await?;
+    let (id, secret) = start::add_api_key(&store, found.id, scopes, live, &Doer::on_command_line()).await?;
     if json {
         say(&json!({ "id": id, "secret": secret }).to_string());
     } else {
@@ -540,7 +955,7 @@ async fn add_merchant(config: &ConfigArgs, name: &str, webhook_url: Option<Strin
     let store = start::open_store(&config, Migrate::Yes).await?;
     let vault = start::unlock(&config, &store).await?;
     start::ensure_main_merchant(&store, &vault).await?;
-    let (row, secret) = start::add_merchant(&store, &vault, name, webhook_url)
+    let (row, secret) = start::add_merchant(&store, &vault, name, webhook_url, &Doer::on_command_line())
         .await?
         .ok_or_else(|| Sorry(format!("there is a merchant {name:?} already; choose another name")))?;
     if json {

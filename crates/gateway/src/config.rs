@@ -10,6 +10,7 @@ mod presets;
 mod secret;
 mod values;
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
@@ -19,6 +20,7 @@ use tidegate_rules::amount::Amount;
 use tidegate_rules::block::Network;
 use tidegate_rules::order::{Depth, EXPIRES_IN_MAX};
 use tidegate_rules::time::Span;
+use tidegate_rules::wallet::WalletKind;
 use toml::Spanned;
 use toml::de::DeTable;
 use url::Url;
@@ -32,6 +34,15 @@ pub use self::values::{IpRange, wallet_name};
 /// The file that is read when none is named, if it is there.
 pub const DEFAULT_FILE: &str = "tidegate.toml";
 
+/// A master key as it was given: one text, or two that are kept apart.
+#[derive(Clone, Debug)]
+pub struct KeyText {
+    /// The key, or its first part.
+    pub text: SecretText,
+    /// Its second part.
+    pub part2: Option<SecretText>,
+}
+
 /// Everything that is configured.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -40,7 +51,9 @@ pub struct Config {
     /// A cache that several instances share.
     pub redis_url: Option<SecretUrl>,
     /// The master key as it was given; what it must look like is the vault's business.
-    pub master_key: Option<SecretText>,
+    pub master_key: Option<KeyText>,
+    /// The master key that is being left, while `tidegate key rotate` is under way.
+    pub previous_key: Option<KeyText>,
     /// The salt as it was given.
     pub salt: Option<SecretText>,
     /// What is logged, and how.
@@ -150,6 +163,8 @@ pub struct NetworkConfig {
     pub display_name: String,
     /// How to talk to it.
     pub kind: Kind,
+    /// Where the keys of its new wallets come from: `random`, `hd` or `watch`.
+    pub wallets: WalletKind,
     /// What every endpoint must answer to be the right chain.
     pub chain_id: u64,
     /// At least one, in order of preference.
@@ -348,24 +363,27 @@ impl Config {
             }
         };
 
-        let key = match (var(MASTER_KEY), var(MASTER_KEY_FILE)) {
-            (None, Some(path)) => Some(read_text(Path::new(&path)).map_err(|error| {
+        // A file stands in for the key that is in it.
+        let mut keys = BTreeMap::new();
+        for (name, in_file) in KEY_VARIABLES {
+            let (None, Some(path)) = (var(name), var(in_file)) else { continue };
+            let key = read_text(Path::new(&path)).map_err(|error| {
                 ConfigError::one(format!(
-                    "{MASTER_KEY_FILE}: expected a readable file at {path}, found none: {error}; `tidegate key new` makes a key"
+                    "{in_file}: expected a readable file at {path}, found none: {error}; `tidegate key new` makes a key"
                 ))
-            })?),
-            _ => None,
-        };
-        if key.as_ref().is_some_and(|key| key.trim().is_empty()) {
-            return Err(ConfigError::one(format!(
-                "{MASTER_KEY_FILE}: expected a file with a master key in it, found an empty one; `tidegate key new` makes a key"
-            )));
+            })?;
+            if key.trim().is_empty() {
+                return Err(ConfigError::one(format!(
+                    "{in_file}: expected a file with a master key in it, found an empty one; `tidegate key new` makes a key"
+                )));
+            }
+            keys.insert(name, key);
+            keys.insert(in_file, String::new());
         }
-        let env = |name: &str| match (name, &key) {
-            (MASTER_KEY, Some(key)) => Some(key.clone()),
-            // It has been read, and stands in for the key itself.
-            (MASTER_KEY_FILE, Some(_)) => None,
-            _ => var(name),
+        let env = |name: &str| match keys.get(name) {
+            Some(read) if read.is_empty() => None,
+            Some(key) => Some(key.clone()),
+            None => var(name),
         };
         Self::load(Sources { flags, env: &env, file: text.as_deref().map(|text| (path, text)) })
     }
@@ -465,13 +483,26 @@ impl Config {
         section.finish(problems);
         root.finish(problems);
 
-        let master_key = env.get(MASTER_KEY).0.map(|said| SecretText::new(said.text));
-        let key_file = env.get(MASTER_KEY_FILE).0.is_some();
-        if master_key.is_some() && key_file {
-            problems.add(MASTER_KEY, &format!("expected this variable or {MASTER_KEY_FILE}, found both; unset one of them"));
+        let mut key = |name: &'static str, in_file: &'static str| {
+            let said = env.get(name).0.map(|said| SecretText::new(said.text));
+            if said.is_some() && env.get(in_file).0.is_some() {
+                problems.add(name, &format!("expected this variable or {in_file}, found both; unset one of them"));
+            }
+            said
+        };
+        let [key_1, key_2, previous_1, previous_2] = KEY_VARIABLES.map(|(name, in_file)| key(name, in_file));
+        if key_1.is_none() && key_2.is_some() {
+            problems
+                .add(MASTER_KEY_PART2, &format!("expected the first part in {MASTER_KEY} or {MASTER_KEY_FILE} too, found only the second"));
         }
+        if previous_1.is_none() && previous_2.is_some() {
+            problems
+                .add(MASTER_KEY_PREVIOUS_PART2, &format!("expected the first part in {MASTER_KEY_PREVIOUS} too, found only the second"));
+        }
+        let master_key = key_1.map(|text| KeyText { text, part2: key_2 });
+        let previous_key = previous_1.map(|text| KeyText { text, part2: previous_2 });
         let salt = env.get("ENCRYPTION_SALT").0.map(|said| SecretText::new(said.text));
-        Ok(Self { database, redis_url, master_key, salt, log, server, metrics, networks, orders, pool, webhooks, warnings })
+        Ok(Self { database, redis_url, master_key, previous_key, salt, log, server, metrics, networks, orders, pool, webhooks, warnings })
     }
 
     /// Refuses a listener that others can reach while payers have no https address to come to.
@@ -541,9 +572,23 @@ const CONFIRMATIONS_MAX: u64 = 4_000;
 
 const MASTER_KEY: &str = "WALLET_MASTER_KEY";
 const MASTER_KEY_FILE: &str = "WALLET_MASTER_KEY_FILE";
+const MASTER_KEY_PART2: &str = "WALLET_MASTER_KEY_PART2";
+const MASTER_KEY_PART2_FILE: &str = "WALLET_MASTER_KEY_PART2_FILE";
+const MASTER_KEY_PREVIOUS: &str = "WALLET_MASTER_KEY_PREVIOUS";
+const MASTER_KEY_PREVIOUS_FILE: &str = "WALLET_MASTER_KEY_PREVIOUS_FILE";
+const MASTER_KEY_PREVIOUS_PART2: &str = "WALLET_MASTER_KEY_PREVIOUS_PART2";
+const MASTER_KEY_PREVIOUS_PART2_FILE: &str = "WALLET_MASTER_KEY_PREVIOUS_PART2_FILE";
+
+/// Each key, and the variable that names a file with it.
+const KEY_VARIABLES: [(&str, &str); 4] = [
+    (MASTER_KEY, MASTER_KEY_FILE),
+    (MASTER_KEY_PART2, MASTER_KEY_PART2_FILE),
+    (MASTER_KEY_PREVIOUS, MASTER_KEY_PREVIOUS_FILE),
+    (MASTER_KEY_PREVIOUS_PART2, MASTER_KEY_PREVIOUS_PART2_FILE),
+];
 
 /// Every variable that is read.
-const VARIABLES: [&str; 15] = [
+const VARIABLES: [&str; 21] = [
     "DATABASE_URL",
     "ENCRYPTION_SALT",
     "ETHEREUM_RPC_URL",
@@ -559,6 +604,12 @@ const VARIABLES: [&str; 15] = [
     "TRON_RPC_URL",
     MASTER_KEY,
     MASTER_KEY_FILE,
+    MASTER_KEY_PART2,
+    MASTER_KEY_PART2_FILE,
+    MASTER_KEY_PREVIOUS,
+    MASTER_KEY_PREVIOUS_FILE,
+    MASTER_KEY_PREVIOUS_PART2,
+    MASTER_KEY_PREVIOUS_PART2_FILE,
 ];
 
 fn read_text(path: &Path) -> std::io::Result<String> {
@@ -784,6 +835,7 @@ fn network(name: &str, table: &mut Section<'_>, env: &Env<'_>, problems: &mut Pr
     let poll_interval = preset.map_or(Span::from_secs(if kind == Some(Kind::Tron) { 3 } else { 2 }), |preset| preset.poll_interval);
     let poll_interval = table.span("poll_interval", poll_interval, Span::from_millis(10)..=Span::from_secs(3_600), problems);
     let max_lag = table.span("max_lag", Span::from_secs(120), Span::from_secs(1)..=Span::from_secs(3_650 * 86_400), problems);
+    let wallets = table.text("wallets", &values::WALLETS, problems).unwrap_or(WalletKind::Random);
     if max_lag <= poll_interval {
         let (lag, poll) = (show_span(max_lag), show_span(poll_interval));
         let problem = format!(
@@ -806,6 +858,7 @@ fn network(name: &str, table: &mut Section<'_>, env: &Env<'_>, problems: &mut Pr
         name: Network::new(name),
         display_name,
         kind: kind?,
+        wallets,
         chain_id: chain_id?,
         rpc: rpc?,
         token: token?,

@@ -16,15 +16,18 @@ use tidegate_rules::amount::Amount;
 use tidegate_rules::block::Network;
 use tidegate_rules::order::Depth;
 use tidegate_rules::time::Span;
+use tidegate_rules::wallet::WalletKind;
 use tidegate_vault::{MasterKey, OsEntropy};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
 use crate::clock;
-use crate::config::{Config, Kind, NetworkConfig, Overrides, SecretText, Sources, StartBlock};
+use crate::config::{Config, KeyText, Kind, NetworkConfig, Overrides, SecretText, Sources, StartBlock};
 use crate::gateway::{Gateway, Mode};
 use crate::http;
+use crate::keyring::Keyring;
 use crate::orders;
+use crate::people::Doer;
 use crate::problem::Problem;
 use crate::start::{self, Sorry};
 use crate::store::{Migrate, OrderRow};
@@ -161,7 +164,7 @@ pub async fn start(options: Options, stop: watch::Receiver<bool>) -> Result<Runn
     let base_url = format!("http://{address}");
 
     let mut config = configuration(&options, address)?;
-    config.master_key = Some(master_key(dir)?);
+    config.master_key = Some(KeyText { text: master_key(dir)?, part2: None });
     let store = start::open_store(&config, Migrate::Yes).await?;
     let vault = start::unlock(&config, &store).await?;
     let chains = open_chains(dir)?;
@@ -205,6 +208,7 @@ fn configuration(options: &Options, address: std::net::SocketAddr) -> Result<Con
         name: Network::new(name),
         display_name: display_name.to_owned(),
         kind,
+        wallets: WalletKind::Random,
         chain_id: sandbox_config(kind).chain_id,
         rpc: Vec::new(),
         token: token_text(kind),
@@ -297,12 +301,7 @@ fn write_secret(path: &Path, content: &[u8]) -> Result<(), Sorry> {
 }
 
 /// The credentials of the sandbox: those of the last start where they still fit, else new ones.
-async fn credentials(
-    dir: &Path,
-    store: &crate::store::Store,
-    vault: &tidegate_vault::Vault,
-    base_url: String,
-) -> Result<Credentials, Sorry> {
+async fn credentials(dir: &Path, store: &crate::store::Store, vault: &Keyring, base_url: String) -> Result<Credentials, Sorry> {
     let path = dir.join("credentials.json");
     let known: Option<Credentials> = std::fs::read_to_string(&path).ok().and_then(|text| serde_json::from_str(&text).ok());
     start::ensure_main_merchant(store, vault).await?;
@@ -319,7 +318,7 @@ async fn credentials(
         Some(known) if key_fits => known,
         _ => {
             let scopes = ["admin".to_owned()];
-            let (_, api_key) = start::add_api_key(store, main.id, &scopes, false).await?;
+            let (_, api_key) = start::add_api_key(store, main.id, &scopes, false, &Doer::program()).await?;
             Credentials {
                 base_url: String::new(),
                 api_key,

@@ -14,17 +14,19 @@ use tidegate_rules::changes::NewAlert;
 use tidegate_rules::id::{AlertId, MerchantId, OrderId};
 use tidegate_rules::order::{Head, Heads};
 use tidegate_rules::time::{Span, Time};
-use tidegate_vault::{Binding, Sealed, Vault};
+use tidegate_vault::{Binding, Sealed};
 use tokio::sync::{broadcast, watch};
 
 use crate::clock;
 use crate::config::{Config, NetworkConfig};
 use crate::dev::Sandbox;
 use crate::follow;
+use crate::keyring::Keyring;
 use crate::notify;
 use crate::orders;
 use crate::pool::Pool;
 use crate::problem::Problem;
+use crate::safe::{self, StatsCache};
 use crate::store::{MerchantRow, Store, StoreError};
 
 /// How many signals a slow listener may miss before it is told that it missed some.
@@ -51,9 +53,11 @@ pub struct Gateway {
     /// The memory.
     pub store: Store,
     /// The secrets.
-    pub vault: Vault,
+    pub vault: Keyring,
     /// The free wallets.
     pub pool: Pool,
+    /// The pool in numbers, as they were last counted.
+    pub stats: StatsCache,
     /// False on the sandbox and on testnets.
     pub livemode: bool,
     /// The simulated chains, where `tidegate dev` runs them.
@@ -179,7 +183,7 @@ impl NetworkPart {
 impl Gateway {
     /// Puts the parts together. `chains` holds one for each network of the configuration.
     #[must_use]
-    pub fn new(config: Config, store: Store, vault: Vault, mode: Mode, chains: &BTreeMap<Network, Arc<dyn Chain>>) -> Arc<Self> {
+    pub fn new(config: Config, store: Store, vault: Keyring, mode: Mode, chains: &BTreeMap<Network, Arc<dyn Chain>>) -> Arc<Self> {
         let (livemode, sandbox) = match mode {
             Mode::Live => (true, None),
             Mode::Test => (false, None),
@@ -198,6 +202,7 @@ impl Gateway {
             config,
             store,
             vault,
+            stats: StatsCache::default(),
             pool,
             livemode,
             sandbox,
@@ -274,12 +279,29 @@ impl Gateway {
             loops.spawn(follow::run(Arc::clone(&self), Arc::clone(part), stop.clone()));
         }
         loops.spawn(notify::run(Arc::clone(&self), stop.clone()));
+        loops.spawn(keep_safe(Arc::clone(&self), stop.clone()));
         loops.spawn(keep_house(Arc::clone(&self), stop));
         while let Some(ended) = loops.join_next().await {
             if let Err(error) = ended {
                 tracing::error!(%error, "a loop of the gateway broke");
             }
         }
+    }
+}
+
+/// Checks every key and the audit log: a while after the start, then daily.
+async fn keep_safe(gateway: Arc<Gateway>, mut stop: watch::Receiver<bool>) {
+    let mut wait = safe::FIRST_CHECK;
+    loop {
+        tokio::select! {
+            () = tokio::time::sleep(wait) => {}
+            _ = stop.wait_for(|stop| *stop) => return,
+        }
+        tokio::select! {
+            () = safe::check_all(&gateway) => {}
+            _ = stop.wait_for(|stop| *stop) => return,
+        }
+        wait = safe::CHECK_EVERY;
     }
 }
 

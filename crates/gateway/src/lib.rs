@@ -8,6 +8,7 @@
     deny(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::arithmetic_side_effects, clippy::panic)
 )]
 
+pub mod backup;
 pub mod cli;
 pub mod clock;
 pub mod config;
@@ -16,10 +17,15 @@ pub mod dev;
 pub mod follow;
 pub mod gateway;
 pub mod http;
+pub mod keyring;
 pub mod notify;
 pub mod orders;
 pub mod pages;
+pub mod people;
 pub mod pool;
 pub mod problem;
+pub mod rotate;
+pub mod safe;
+pub mod sources;
 pub mod start;
 pub mod store;

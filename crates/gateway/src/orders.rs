@@ -138,7 +138,7 @@ pub async fn open(
 
 /// After a conflict: was it another request with the same idempotency key? Then its answer is the
 /// answer, and there is nothing to try again.
-async fn refuse_if_raced(gateway: &Gateway, scope: Option<String>) -> Result<(), Problem> {
+pub(crate) async fn refuse_if_raced(gateway: &Gateway, scope: Option<String>) -> Result<(), Problem> {
     match scope {
         Some(scope) if gateway.store.kept_answer(&scope).await?.is_some() => {
             Err(Problem::conflict(RACED, "another request with this idempotency key was first; send it again to get its answer"))

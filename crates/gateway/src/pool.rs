@@ -7,24 +7,31 @@
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Mutex, MutexGuard};
 
+use serde_json::json;
 use tidegate_rules::alert::AlertKind;
+use tidegate_rules::audit::Action;
 use tidegate_rules::block::{Address, Network};
 use tidegate_rules::changes::{Changes, KeptAnswer, NewWallet};
 use tidegate_rules::id::WalletId;
 use tidegate_rules::time::Time;
 use tidegate_rules::wallet::{WalletKind, WalletStatus, queue_rank};
-use tidegate_vault::OsEntropy;
 use tokio::sync::Semaphore;
 
 use crate::clock;
 use crate::config;
 use crate::gateway::{Gateway, NetworkPart};
-use crate::problem::{Problem, RACED};
+use crate::orders::refuse_if_raced;
+use crate::people::Doer;
+use crate::problem::Problem;
+use crate::sources;
 use crate::store::{Commit, WalletRow};
 
 /// How many free wallets are read ahead: enough that reading is rare, few enough that whoever waits
 /// for it hardly notices.
 const AHEAD: i64 = 128;
+
+/// How often a batch is made again after another one took its indexes.
+const ATTEMPTS: usize = 8;
 
 /// The most wallets that one call makes.
 pub const GENERATE_MAX: u32 = 1_000;
@@ -35,6 +42,20 @@ pub struct Pool {
     /// One refill or growth at a time: the others wait and then find wallets.
     refill: tokio::sync::Mutex<()>,
     generations: Semaphore,
+    derivations: tokio::sync::Mutex<()>,
+}
+
+/// Wallets to make.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Batch<'a> {
+    /// How many, 1 to [`GENERATE_MAX`].
+    pub count: u32,
+    /// What their names start with, instead of the template of the configuration.
+    pub name_prefix: Option<&'a str>,
+    /// Where their keys come from, instead of what the configuration says for the network.
+    pub kind: Option<WalletKind>,
+    /// Which seed or extended public key, by name or id; the newest where none is named.
+    pub source: Option<&'a str>,
 }
 
 #[derive(Default)]
@@ -75,7 +96,12 @@ impl Pool {
     /// An empty pool. At most `max_concurrent` calls generate wallets at once.
     #[must_use]
     pub fn new(max_concurrent: usize) -> Self {
-        Self { queues: Mutex::default(), refill: tokio::sync::Mutex::default(), generations: Semaphore::new(max_concurrent.max(1)) }
+        Self {
+            queues: Mutex::default(),
+            refill: tokio::sync::Mutex::default(),
+            generations: Semaphore::new(max_concurrent.max(1)),
+            derivations: tokio::sync::Mutex::default(),
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<Network, Queue>> {
@@ -145,44 +171,78 @@ impl Pool {
             return Err(Problem::unavailable("pool_exhausted", format!("no wallet of {name} is free and the pool may not grow")));
         }
         let batch = gateway.config.pool.batch_size.min(room);
-        self.generate(gateway, part, u32::try_from(batch).unwrap_or(GENERATE_MAX).clamp(1, GENERATE_MAX), None, |_| None).await?;
+        let batch = Batch { count: u32::try_from(batch).unwrap_or(GENERATE_MAX).clamp(1, GENERATE_MAX), ..Batch::default() };
+        self.generate(gateway, part, &batch, &Doer::program(), |_| None).await?;
         Ok(())
     }
 
-    /// Makes `count` wallets, all or none. `answer` may keep an answer under an idempotency key in
-    /// the same commit.
+    /// Makes wallets, all or none. `answer` may keep an answer under an idempotency key in the same
+    /// commit.
     ///
     /// # Errors
-    /// 409 `concurrent_request` when the idempotency key was used by another request meanwhile.
+    /// 422 when there is no source for that kind, 409 `concurrent_request` when the idempotency key
+    /// was used by another request meanwhile.
     pub async fn generate(
         &self,
         gateway: &Gateway,
         part: &NetworkPart,
-        count: u32,
-        name_prefix: Option<&str>,
-        answer: impl FnOnce(&[NewWallet]) -> Option<KeptAnswer>,
+        batch: &Batch<'_>,
+        doer: &Doer,
+        answer: impl Fn(&[NewWallet]) -> Option<KeptAnswer>,
     ) -> Result<Vec<NewWallet>, Problem> {
         let _turn = self.generations.acquire().await.map_err(|_| Problem::internal())?;
         let name = &part.config.name;
-        let have = count_of(gateway, name, None).await?;
-        let at = clock::now();
-        let mut wallets = Vec::with_capacity(usize::try_from(count).unwrap_or(0));
-        for index in 1..=u64::from(count) {
-            let index = have.saturating_add(index);
-            let label = match name_prefix {
-                Some(prefix) => format!("{prefix}{index:04}"),
-                None => config::wallet_name(&gateway.config.pool.name_template, name, index),
+        let kind = batch.kind.unwrap_or(part.config.wallets);
+        let source = match kind {
+            WalletKind::Random => None,
+            WalletKind::Hd | WalletKind::Watch => Some(sources::choose(gateway, part, kind, batch.source).await?),
+            WalletKind::Imported => {
+                return Err(Problem::invalid("/kind", "expected random, hd or watch; an imported wallet brings its key"));
+            }
+        };
+        // Those that derive go one after the other: they would want the same indexes.
+        let _alone = if source.is_some() { Some(self.derivations.lock().await) } else { None };
+        for _ in 0..ATTEMPTS {
+            let have = count_of(gateway, name, None).await?;
+            let at = clock::now();
+            let ids: Vec<WalletId> = (0..batch.count).map(|_| WalletId::new(at, clock::id_bytes())).collect();
+            let (mut wallets, derivation) = match &source {
+                None => (make_random(gateway, part, &ids, at).await, None),
+                Some(source) => {
+                    let (made, derivation) = sources::derive(gateway, part, source, &ids).await?;
+                    let wallet = |(id, (index, made)): (&WalletId, (u32, sources::Derived))| NewWallet {
+                        sealed_key: None,
+                        source: Some((source.id, index)),
+                        ..blank(part, *id, kind, made.address, made.tag, at)
+                    };
+                    (ids.iter().zip(made).map(wallet).collect(), Some(derivation))
+                }
             };
-            let id = WalletId::new(at, clock::id_bytes());
-            let made = gateway.vault.generate_wallet(&id.to_string(), name.as_str(), &mut OsEntropy);
-            wallets.push(new_wallet(part, id, label, WalletKind::Random, made, at));
-            // A batch of a thousand is a tenth of a second of arithmetic: let others run meanwhile.
-            if index.is_multiple_of(32) {
-                tokio::task::yield_now().await;
+            for (number, wallet) in (1_u64..).zip(&mut wallets) {
+                let index = have.saturating_add(number);
+                wallet.name = match batch.name_prefix {
+                    Some(prefix) => format!("{prefix}{index:04}"),
+                    None => config::wallet_name(&gateway.config.pool.name_template, name, index),
+                };
+            }
+            let detail =
+                json!({ "count": batch.count, "kind": kind.name(), "source": source.as_ref().map(|source| source.id.to_string()) });
+            let answer = answer(&wallets);
+            let scope = answer.as_ref().map(|answer| answer.scope.clone());
+            let changes = Changes {
+                new_wallets: wallets.clone(),
+                derivations: derivation.into_iter().collect(),
+                audit: vec![doer.did(Action::WalletGenerate, name, at).with(&detail)],
+                answer,
+                ..Changes::default()
+            };
+            match gateway.store.commit(changes).await? {
+                Commit::Done => return Ok(wallets),
+                // It was the same request; or another process derived from the same index.
+                Commit::Conflict => refuse_if_raced(gateway, scope).await?,
             }
         }
-        self.store_wallets(gateway, &wallets, answer(&wallets)).await?;
-        Ok(wallets)
+        Err(Problem::unavailable("busy", "too many wallets are being made at once; try again"))
     }
 
     /// Takes in a wallet by its private key.
@@ -195,12 +255,13 @@ impl Pool {
         part: &NetworkPart,
         private_key: &str,
         label: Option<&str>,
+        doer: &Doer,
         answer: impl FnOnce(&[NewWallet]) -> Option<KeptAnswer>,
     ) -> Result<NewWallet, Problem> {
         let name = &part.config.name;
         let at = clock::now();
         let id = WalletId::new(at, clock::id_bytes());
-        let made = gateway.vault.import_wallet(private_key, &id.to_string(), name.as_str(), &mut OsEntropy).map_err(|error| {
+        let made = gateway.vault.import_wallet(private_key, &id.to_string(), name.as_str()).map_err(|error| {
             let mut problem = Problem::invalid("/private_key", error.to_string());
             problem.code = "invalid_private_key";
             problem
@@ -212,21 +273,16 @@ impl Pool {
         let index = count_of(gateway, name, None).await?.saturating_add(1);
         let label = label.map_or_else(|| config::wallet_name(&gateway.config.pool.name_template, name, index), str::to_owned);
         let wallet = new_wallet(part, id, label, WalletKind::Imported, made, at);
-        let wallets = [wallet];
-        self.store_wallets(gateway, &wallets, answer(&wallets))
-            .await
-            .map_err(|problem| if problem.status == axum::http::StatusCode::CONFLICT { exists() } else { problem })?;
-        let [wallet] = wallets;
-        Ok(wallet)
-    }
-
-    async fn store_wallets(&self, gateway: &Gateway, wallets: &[NewWallet], answer: Option<KeptAnswer>) -> Result<(), Problem> {
-        let changes = Changes { new_wallets: wallets.to_vec(), answer, ..Changes::default() };
+        let detail = json!({ "network": name.as_str(), "address": wallet.address_text });
+        let changes = Changes {
+            new_wallets: vec![wallet.clone()],
+            audit: vec![doer.did(Action::WalletImport, id, at).with(&detail)],
+            answer: answer(std::slice::from_ref(&wallet)),
+            ..Changes::default()
+        };
         match gateway.store.commit(changes).await? {
-            Commit::Done => Ok(()),
-            Commit::Conflict => {
-                Err(Problem::conflict(RACED, "another request with this idempotency key was first; send it again to get its answer"))
-            }
+            Commit::Done => Ok(wallet),
+            Commit::Conflict => Err(exists()),
         }
     }
 
@@ -245,6 +301,20 @@ impl Pool {
     }
 }
 
+/// Wallets with keys of their own. A thousand take a tenth of a second of arithmetic: others run
+/// meanwhile.
+async fn make_random(gateway: &Gateway, part: &NetworkPart, ids: &[WalletId], at: Time) -> Vec<NewWallet> {
+    let mut wallets = Vec::with_capacity(ids.len());
+    for id in ids {
+        let made = gateway.vault.generate_wallet(&id.to_string(), part.config.name.as_str());
+        wallets.push(new_wallet(part, *id, String::new(), WalletKind::Random, made, at));
+        if wallets.len().is_multiple_of(32) {
+            tokio::task::yield_now().await;
+        }
+    }
+    wallets
+}
+
 /// How many wallets of a network there are, of one status or of all.
 async fn count_of(gateway: &Gateway, network: &Network, status: Option<WalletStatus>) -> Result<u64, Problem> {
     let counts = gateway.store.wallet_counts().await?;
@@ -253,16 +323,23 @@ async fn count_of(gateway: &Gateway, network: &Network, status: Option<WalletSta
 }
 
 fn new_wallet(part: &NetworkPart, id: WalletId, name: String, kind: WalletKind, made: tidegate_vault::NewWallet, at: Time) -> NewWallet {
-    let address = Address(made.address);
+    let sealed_key = made.sealed.map(|sealed| sealed.as_str().to_owned());
+    NewWallet { name, sealed_key, ..blank(part, id, kind, made.address, made.tag, at) }
+}
+
+/// A wallet without a name and a key.
+fn blank(part: &NetworkPart, id: WalletId, kind: WalletKind, address: [u8; 20], tag: String, at: Time) -> NewWallet {
+    let address = Address(address);
     NewWallet {
         id,
-        name,
+        name: String::new(),
         network: part.config.name.clone(),
         address,
         address_text: part.chain.format_address(&address),
         kind,
-        sealed_key: made.sealed.as_str().to_owned(),
-        tag: made.tag,
+        sealed_key: None,
+        source: None,
+        tag,
         queue_rank: queue_rank(kind, false, at),
         created_at: at,
     }

@@ -5,20 +5,26 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde_json::json;
 use tidegate_chain::endpoints::{EndpointConfig, Endpoints};
 use tidegate_chain::evm::{self, EvmChain, EvmConfig};
 use tidegate_chain::tron::{self, TronChain, TronConfig};
 use tidegate_chain::{Chain, Identity};
+use tidegate_rules::audit::Action;
 use tidegate_rules::block::Network;
+use tidegate_rules::changes::{Changes, NewApiKey, NewMerchant};
 use tidegate_rules::id::{KeyId, MerchantId};
 use tidegate_rules::notify::secret_text;
-use tidegate_vault::{Binding, MasterKey, OsEntropy, Salt, Vault};
+use tidegate_vault::{Binding, MasterKey, OsEntropy, Salt, Sealed, Vault};
+use zeroize::Zeroizing;
 
 use crate::clock;
-use crate::config::{Config, Kind, NetworkConfig};
+use crate::config::{Config, KeyText, Kind, NetworkConfig};
 use crate::gateway::{Gateway, Mode};
 use crate::http;
-use crate::store::{ApiKeyRow, MerchantRow, Migrate, Store};
+use crate::keyring::{FINGERPRINT_KEY, Keyring, setting_binding};
+use crate::people::Doer;
+use crate::store::{Commit, MerchantRow, Migrate, Store};
 
 /// The merchant that exists from the start.
 pub const MAIN_MERCHANT: &str = "main";
@@ -63,34 +69,83 @@ pub async fn open_store(config: &Config, migrate: Migrate) -> Result<Store, Sorr
     Ok(Store::open(&config.database.url.expose(), config.database.pool_size, config.database.pool_timeout.to_std(), migrate).await?)
 }
 
-/// Unlocks the vault: the master key of the configuration, the salt of the configuration or of the
-/// database, and the check value that tells whether both are those of this database.
+/// Unlocks the vaults: the master key of the configuration (and the one that is being left), the
+/// salt of the configuration or of the database, and the check value that tells whether they are
+/// those of this database.
 ///
 /// # Errors
 /// For a missing, weak or wrong key or salt.
-pub async fn unlock(config: &Config, store: &Store) -> Result<Vault, Sorry> {
-    let text = config.master_key.as_ref().ok_or_else(|| Sorry::new(NO_MASTER_KEY))?;
-    let key = MasterKey::parse(text.expose()).map_err(|error| Sorry(format!("WALLET_MASTER_KEY: {error}")))?;
-    let salt = match &config.salt {
-        Some(salt) => Salt::parse(salt.expose()).map_err(|error| Sorry(format!("ENCRYPTION_SALT: {error}")))?,
-        None => {
-            let stored = store.setting_or("encryption_salt", &Salt::generate(&mut OsEntropy).to_hex()).await?;
-            Salt::parse(&stored).map_err(|error| Sorry(format!("the salt in the database: {error}")))?
-        }
+pub async fn unlock(config: &Config, store: &Store) -> Result<Keyring, Sorry> {
+    let current = vault(config, store, config.master_key.as_ref().ok_or_else(|| Sorry::new(NO_MASTER_KEY))?, "WALLET_MASTER_KEY").await?;
+    let previous = match &config.previous_key {
+        Some(key) => Some(vault(config, store, key, "WALLET_MASTER_KEY_PREVIOUS").await?),
+        None => None,
     };
-    // Argon2 takes a moment of one core.
-    let vault = tokio::task::spawn_blocking(move || Vault::unlock(&key, &salt))
-        .await
-        .map_err(|error| Sorry(error.to_string()))?
-        .map_err(|error| Sorry(error.to_string()))?;
-    let check = store.setting_or("vault_check", &vault.check_value()).await?;
-    if !vault.verify_check(&check) {
-        let salt = if config.salt.is_some() { "WALLET_MASTER_KEY or ENCRYPTION_SALT is" } else { "WALLET_MASTER_KEY is" };
+    let check = store.setting_or(VAULT_CHECK, &current.check_value()).await?;
+    let is_current = current.verify_check(&check);
+    let is_previous = previous.as_ref().is_some_and(|previous| previous.verify_check(&check));
+    if !is_current && !is_previous {
+        let which = match (config.salt.is_some(), previous.is_some()) {
+            (true, _) => "WALLET_MASTER_KEY or ENCRYPTION_SALT is",
+            (false, true) => "neither WALLET_MASTER_KEY nor WALLET_MASTER_KEY_PREVIOUS is",
+            (false, false) => "WALLET_MASTER_KEY is",
+        };
+        let not = if which.starts_with("neither") { "" } else { "not " };
         return Err(Sorry(format!(
-            "{salt} not the one that this database was made with: expected the key it was first started with; nothing can be opened with another"
+            "{which} {not}the one that this database was made with: expected the key it was first started with; nothing can be opened with another"
         )));
     }
-    Ok(vault)
+    let fingerprints = fingerprint_key(store, &current, previous.as_ref()).await?;
+    Ok(Keyring::new(current, previous, fingerprints))
+}
+
+/// The setting that tells which master key and salt a database is under.
+pub const VAULT_CHECK: &str = "vault_check";
+
+async fn vault(config: &Config, store: &Store, key: &KeyText, name: &str) -> Result<Vault, Sorry> {
+    let salt = match &config.salt {
+        Some(_) => String::new(),
+        None => store.setting_or(ENCRYPTION_SALT, &Salt::generate(&mut OsEntropy).to_hex()).await?,
+    };
+    unlock_with(config, &salt, key, name).await
+}
+
+/// The vault of the configured key and a salt that is kept elsewhere than in an open database. A
+/// configured salt goes before it.
+///
+/// # Errors
+/// For a missing or weak key, or a salt that is none.
+pub async fn vault_of(config: &Config, stored_salt: &str) -> Result<Vault, Sorry> {
+    unlock_with(config, stored_salt, config.master_key.as_ref().ok_or_else(|| Sorry::new(NO_MASTER_KEY))?, "WALLET_MASTER_KEY").await
+}
+
+async fn unlock_with(config: &Config, stored_salt: &str, key: &KeyText, name: &str) -> Result<Vault, Sorry> {
+    let wrong = |error: tidegate_vault::MasterKeyError| Sorry(format!("{name}: {error}"));
+    let key = match &key.part2 {
+        Some(part2) => MasterKey::combine(key.text.expose(), part2.expose()).map_err(wrong)?,
+        None => MasterKey::parse(key.text.expose()).map_err(wrong)?,
+    };
+    let salt = match &config.salt {
+        Some(salt) => Salt::parse(salt.expose()).map_err(|error| Sorry(format!("ENCRYPTION_SALT: {error}")))?,
+        None => Salt::parse(stored_salt).map_err(|error| Sorry(format!("the stored salt: {error}; was ENCRYPTION_SALT set then?")))?,
+    };
+    // Argon2 takes a moment of one core.
+    tokio::task::spawn_blocking(move || Vault::unlock(&key, &salt))
+        .await
+        .map_err(|error| Sorry(error.to_string()))?
+        .map_err(|error| Sorry(error.to_string()))
+}
+
+/// The setting that holds the salt, where the configuration has none.
+pub const ENCRYPTION_SALT: &str = "encryption_salt";
+
+/// The key of fingerprints: made at the first start, kept sealed.
+async fn fingerprint_key(store: &Store, current: &Vault, previous: Option<&Vault>) -> Result<Zeroizing<Vec<u8>>, Sorry> {
+    let binding = setting_binding(FINGERPRINT_KEY);
+    let fresh = current.seal(&clock::random::<32>(), &binding, &mut OsEntropy);
+    let sealed = Sealed::from_text(store.setting_or(FINGERPRINT_KEY, fresh.as_str()).await?);
+    let vault = previous.filter(|previous| sealed.key_id() == Some(previous.key_id())).unwrap_or(current);
+    vault.open(&sealed, &binding).map_err(|error| Sorry(format!("the setting {FINGERPRINT_KEY} does not open: {error}")))
 }
 
 /// Whether the master key is the one of this database, without binding a new database to it.
@@ -98,12 +153,16 @@ pub async fn unlock(config: &Config, store: &Store) -> Result<Vault, Sorry> {
 /// # Errors
 /// As [`unlock`].
 pub async fn check_key(config: &Config, store: &Store) -> Result<&'static str, Sorry> {
-    if store.setting("vault_check").await?.is_some() {
+    if store.setting(VAULT_CHECK).await?.is_some() {
         unlock(config, store).await?;
         return Ok("opens this database");
     }
-    let text = config.master_key.as_ref().ok_or_else(|| Sorry::new(NO_MASTER_KEY))?;
-    MasterKey::parse(text.expose()).map_err(|error| Sorry(format!("WALLET_MASTER_KEY: {error}")))?;
+    let key = config.master_key.as_ref().ok_or_else(|| Sorry::new(NO_MASTER_KEY))?;
+    let parsed = match &key.part2 {
+        Some(part2) => MasterKey::combine(key.text.expose(), part2.expose()),
+        None => MasterKey::parse(key.text.expose()),
+    };
+    parsed.map_err(|error| Sorry(format!("WALLET_MASTER_KEY: {error}")))?;
     Ok("is a good one; the first start binds this database to it")
 }
 
@@ -201,7 +260,7 @@ pub async fn gateway(config: Config, migrate: Migrate) -> Result<Arc<Gateway>, S
     let chains = chains(&config)?;
     let mode = if is_live(&config) { Mode::Live } else { Mode::Test };
     // The vault has what it needs of them.
-    let config = Config { master_key: None, salt: None, ..config };
+    let config = Config { master_key: None, previous_key: None, salt: None, ..config };
     Ok(Gateway::new(config, store, vault, mode, &chains))
 }
 
@@ -226,12 +285,12 @@ pub fn is_live(config: &Config) -> bool {
 ///
 /// # Errors
 /// When the store does not answer.
-pub async fn ensure_main_merchant(store: &Store, vault: &Vault) -> Result<(), Sorry> {
+pub async fn ensure_main_merchant(store: &Store, keys: &Keyring) -> Result<(), Sorry> {
     if store.merchants().await?.iter().any(|merchant| merchant.name == MAIN_MERCHANT) {
         return Ok(());
     }
     // Another process may be first: then its merchant is the one.
-    add_merchant(store, vault, MAIN_MERCHANT, None).await?;
+    add_merchant(store, keys, MAIN_MERCHANT, None, &Doer::program()).await?;
     Ok(())
 }
 
@@ -242,27 +301,53 @@ pub async fn ensure_main_merchant(store: &Store, vault: &Vault) -> Result<(), So
 /// When the store does not answer.
 pub async fn add_merchant(
     store: &Store,
-    vault: &Vault,
+    keys: &Keyring,
     name: &str,
     webhook_url: Option<String>,
+    doer: &Doer,
 ) -> Result<Option<(MerchantRow, String)>, Sorry> {
     let at = clock::now();
     let id = MerchantId::new(at, clock::id_bytes());
     let secret = secret_text(&clock::random::<24>());
-    let sealed = vault.seal(secret.as_bytes(), &Binding::webhook_secret(&id.to_string()), &mut OsEntropy);
+    let sealed = keys.current().seal(secret.as_bytes(), &Binding::webhook_secret(&id.to_string()), &mut OsEntropy);
     let row = MerchantRow { id, name: name.to_owned(), webhook_url, webhook_secret: sealed.as_str().to_owned() };
-    Ok(store.add_merchant(&row, at).await?.then_some((row, secret)))
+    let changes = Changes {
+        new_merchants: vec![NewMerchant {
+            id,
+            name: row.name.clone(),
+            webhook_url: row.webhook_url.clone(),
+            webhook_secret: row.webhook_secret.clone(),
+            created_at: at,
+        }],
+        audit: vec![doer.did(Action::MerchantCreate, id, at).with(&json!({ "name": name, "webhook_url": row.webhook_url }))],
+        ..Changes::default()
+    };
+    Ok((store.commit(changes).await? == Commit::Done).then_some((row, secret)))
 }
 
 /// Makes an API key: its id and the secret, which is stored only as a hash.
 ///
 /// # Errors
 /// When the store does not answer.
-pub async fn add_api_key(store: &Store, merchant: MerchantId, scopes: &[String], livemode: bool) -> Result<(String, String), Sorry> {
+pub async fn add_api_key(
+    store: &Store,
+    merchant: MerchantId,
+    scopes: &[String],
+    livemode: bool,
+    doer: &Doer,
+) -> Result<(String, String), Sorry> {
     let at = clock::now();
     let id = KeyId::new(at, clock::id_bytes()).to_string();
     let secret = format!("tg_{}_{}", if livemode { "live" } else { "test" }, hex::encode(clock::random::<32>()));
-    let key = ApiKeyRow { id: id.clone(), merchant, scopes: scopes.join(" ") };
-    store.add_api_key(&key, &http::hash_key(&secret), livemode, at).await?;
+    let key =
+        NewApiKey { id: id.clone(), merchant, secret_hash: http::hash_key(&secret), scopes: scopes.join(" "), livemode, created_at: at };
+    let changes = Changes {
+        new_api_keys: vec![key],
+        audit: vec![doer.did(Action::ApiKeyCreate, &id, at).with(&json!({ "merchant": merchant.to_string(), "scopes": scopes }))],
+        ..Changes::default()
+    };
+    if store.commit(changes).await? == Commit::Conflict {
+        return Err(Sorry::new("the API key could not be stored; try again"));
+    }
     Ok((id, secret))
 }

@@ -1,4 +1,5 @@
-//! What an operator should look at. An alert is written with its cause.
+//! What an operator should look at, how much it matters, and what becomes of it. An alert is
+//! written with its cause; only a person closes it.
 
 use crate::block::{Network, TransferKey};
 use crate::wallet::names;
@@ -26,6 +27,28 @@ pub enum AlertKind {
     WebhookFailed,
     /// The pool cannot grow.
     PoolExhausted,
+    /// Fewer wallets may be leased than the operator wants.
+    PoolLow,
+    /// Money left a wallet of ours without a sweep of ours.
+    MoneyLeft,
+    /// Far more came to a wallet than ever before.
+    UnusualAmount,
+    /// Very many very small transfers came to a wallet in a day.
+    DustFlood,
+    /// The token's issuer blacklisted a wallet of ours: its money does not move any more.
+    AddressBlacklisted,
+    /// The token's issuer blacklisted somebody who paid to a wallet of ours.
+    PayerBlacklisted,
+    /// The token's issuer stopped all of its transfers.
+    TokenPaused,
+    /// The token's issuer moved it to another contract, which is not followed.
+    TokenDeprecated,
+    /// The token's issuer destroyed the money of a wallet of ours.
+    FundsDestroyed,
+    /// A sealed key does not open, or opens to another address than its wallet's.
+    KeyDoesNotOpen,
+    /// The audit log is not as it was written.
+    AuditBroken,
 }
 
 names!(AlertKind:
@@ -39,7 +62,98 @@ names!(AlertKind:
     AddressTampered "address_tampered",
     WebhookFailed "webhook_failed",
     PoolExhausted "pool_exhausted",
+    PoolLow "pool_low",
+    MoneyLeft "money_left",
+    UnusualAmount "unusual_amount",
+    DustFlood "dust_flood",
+    AddressBlacklisted "address_blacklisted",
+    PayerBlacklisted "payer_blacklisted",
+    TokenPaused "token_paused",
+    TokenDeprecated "token_deprecated",
+    FundsDestroyed "funds_destroyed",
+    KeyDoesNotOpen "key_does_not_open",
+    AuditBroken "audit_broken",
 );
+
+impl AlertKind {
+    /// How much it matters.
+    #[must_use]
+    pub const fn severity(self) -> Severity {
+        match self {
+            Self::UnusualAmount | Self::DustFlood => Severity::Info,
+            Self::StrayMoney
+            | Self::LateMoney
+            | Self::ExpiredUnderpaid
+            | Self::UnreadableLog
+            | Self::WebhookFailed
+            | Self::PoolLow
+            | Self::PayerBlacklisted => Severity::Warning,
+            Self::PaymentReverted
+            | Self::NetworkHalted
+            | Self::RereadDiffers
+            | Self::AddressTampered
+            | Self::PoolExhausted
+            | Self::MoneyLeft
+            | Self::AddressBlacklisted
+            | Self::TokenPaused
+            | Self::TokenDeprecated
+            | Self::FundsDestroyed
+            | Self::KeyDoesNotOpen
+            | Self::AuditBroken => Severity::Critical,
+        }
+    }
+}
+
+/// How much an alert matters. Ordered: worse is greater.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Severity {
+    /// Worth knowing; nothing has to be done.
+    Info,
+    /// Somebody has to decide something, today or tomorrow.
+    Warning,
+    /// Money, keys or the service are at stake now.
+    Critical,
+}
+
+names!(Severity: Info "info", Warning "warning", Critical "critical");
+
+/// What became of an alert.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum AlertStatus {
+    /// Nobody has looked at it.
+    Open,
+    /// Somebody looks after it.
+    Acknowledged,
+    /// Done with, for ever.
+    Closed,
+}
+
+names!(AlertStatus: Open "open", Acknowledged "acknowledged", Closed "closed");
+
+/// An alert does not go from the one status to the other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("an alert does not go from {} to {}; open ones are acknowledged or closed, acknowledged ones closed", .from.name(), .to.name())]
+pub struct AlertIllegal {
+    /// What it is.
+    pub from: AlertStatus,
+    /// What was asked for.
+    pub to: AlertStatus,
+}
+
+impl AlertStatus {
+    /// Whether a person may take an alert to `to`: open → acknowledged → closed, or open → closed.
+    ///
+    /// # Errors
+    /// [`AlertIllegal`] for every other step, staying where it is included.
+    pub const fn change(self, to: Self) -> Result<(), AlertIllegal> {
+        match (self, to) {
+            (Self::Open, Self::Acknowledged | Self::Closed) | (Self::Acknowledged, Self::Closed) => Ok(()),
+            (Self::Open, Self::Open) | (Self::Acknowledged, Self::Open | Self::Acknowledged) | (Self::Closed, _) => {
+                Err(AlertIllegal { from: self, to })
+            }
+        }
+    }
+}
 
 /// An alert, and the transfer it is about, if any.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -48,4 +162,51 @@ pub struct Alert {
     pub kind: AlertKind,
     /// The transfer it is about.
     pub transfer: Option<(Network, TransferKey)>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_alert_goes_forward_and_nothing_leaves_closed() {
+        let mut legal = Vec::new();
+        for from in AlertStatus::ALL {
+            for to in AlertStatus::ALL {
+                match from.change(*to) {
+                    Ok(()) => legal.push(format!("{} → {}", from.name(), to.name())),
+                    Err(illegal) => assert_eq!(illegal, AlertIllegal { from: *from, to: *to }),
+                }
+            }
+        }
+        assert_eq!(legal, ["open → acknowledged", "open → closed", "acknowledged → closed"]);
+    }
+
+    #[test]
+    fn names_read_back_and_differ() {
+        let names: std::collections::BTreeSet<_> = AlertKind::ALL.iter().map(|kind| kind.name()).collect();
+        assert_eq!(names.len(), AlertKind::ALL.len());
+        for kind in AlertKind::ALL {
+            assert_eq!(AlertKind::from_name(kind.name()), Some(*kind));
+        }
+        for status in AlertStatus::ALL {
+            assert_eq!(AlertStatus::from_name(status.name()), Some(*status));
+        }
+        for severity in Severity::ALL {
+            assert_eq!(Severity::from_name(severity.name()), Some(*severity));
+        }
+    }
+
+    #[test]
+    fn severities() {
+        let of = |severity: Severity| {
+            AlertKind::ALL.iter().filter(|kind| kind.severity() == severity).map(|kind| kind.name()).collect::<Vec<_>>()
+        };
+        assert_eq!(of(Severity::Info), ["unusual_amount", "dust_flood"]);
+        assert_eq!(
+            of(Severity::Warning),
+            ["stray_money", "late_money", "expired_underpaid", "unreadable_log", "webhook_failed", "pool_low", "payer_blacklisted"]
+        );
+        assert!(Severity::Info < Severity::Warning && Severity::Warning < Severity::Critical);
+    }
 }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use serde::{Serialize, Serializer};
 
 use crate::amount::Raw;
+use crate::notice::TokenNotice;
 use crate::time::Time;
 
 /// The name of a network, as the configuration and the API call it (`tron`, `ethereum`, …).
@@ -146,4 +147,7 @@ pub struct Block {
     pub transfers: Vec<Transfer>,
     /// Logs that should have been transfers.
     pub unreadable: Vec<Unreadable>,
+    /// What the token contract said of itself, in the order of the chain. Those that do not read
+    /// as one are left out: no money is in them, and no block waits for them.
+    pub notices: Vec<TokenNotice>,
 }

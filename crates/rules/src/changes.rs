@@ -4,15 +4,16 @@
 //! they were read at; if any of them has moved on meanwhile nothing is applied and the caller
 //! reads and decides again.
 
-use crate::alert::AlertKind;
+use crate::alert::{AlertKind, AlertStatus};
 use crate::amount::Raw;
+use crate::audit::Action;
 use crate::block::{Address, BlockRef, Hash, Network};
-use crate::id::{AlertId, DeliveryId, EventId, MerchantId, OrderId, TransferId, WalletId};
+use crate::id::{AlertId, DeliveryId, EventId, MerchantId, OrderId, SourceId, TransferId, WalletId};
 use crate::lease::Lease;
 use crate::notify::EventType;
 use crate::order::{Order, Payment};
 use crate::time::Time;
-use crate::wallet::{WalletKind, WalletStatus, names};
+use crate::wallet::{RiskLevel, WalletKind, WalletStatus, names};
 
 /// What must be stored together. Empty by default.
 #[derive(Clone, Debug, Default)]
@@ -41,8 +42,158 @@ pub struct Changes {
     pub alerts: Vec<NewAlert>,
     /// Tries of deliveries.
     pub deliveries: Vec<DeliveryChange>,
+    /// New sources of keys.
+    pub new_sources: Vec<NewSource>,
+    /// New merchants.
+    pub new_merchants: Vec<NewMerchant>,
+    /// New API keys.
+    pub new_api_keys: Vec<NewApiKey>,
+    /// Sealed texts that another master key seals now.
+    pub reseals: Vec<Reseal>,
+    /// Indexes that wallets were derived at.
+    pub derivations: Vec<Derivation>,
+    /// Alerts that a person dealt with.
+    pub alert_changes: Vec<AlertChange>,
+    /// What people did, for the audit log.
+    pub audit: Vec<NewAudit>,
     /// The answer to keep under an idempotency key.
     pub answer: Option<KeptAnswer>,
+}
+
+/// A seed, or an extended public key, that wallets are derived from.
+#[derive(Clone, Debug)]
+pub struct NewSource {
+    /// Its id.
+    pub id: SourceId,
+    /// [`WalletKind::Hd`] or [`WalletKind::Watch`].
+    pub kind: WalletKind,
+    /// What people call it, unique.
+    pub name: String,
+    /// The one network of an extended public key; a seed serves all.
+    pub network: Option<Network>,
+    /// The hardened account number of BIP-44.
+    pub account: u32,
+    /// The sealed seed.
+    pub sealed: Option<String>,
+    /// The extended public key of the account.
+    pub xpub: Option<String>,
+    /// The MAC that binds the extended public key to this source.
+    pub mac: Option<String>,
+    /// Since when.
+    pub created_at: Time,
+}
+
+/// A merchant that joins.
+#[derive(Clone, Debug)]
+pub struct NewMerchant {
+    /// Its id.
+    pub id: MerchantId,
+    /// Its name, unique.
+    pub name: String,
+    /// Where its webhooks go.
+    pub webhook_url: Option<String>,
+    /// Its sealed webhook secret.
+    pub webhook_secret: String,
+    /// Since when.
+    pub created_at: Time,
+}
+
+/// An API key, by the hash of its secret.
+#[derive(Clone, Debug)]
+pub struct NewApiKey {
+    /// Its id.
+    pub id: String,
+    /// Whose.
+    pub merchant: MerchantId,
+    /// The SHA-256 of the whole key.
+    pub secret_hash: String,
+    /// What it may do, space separated.
+    pub scopes: String,
+    /// For real money?
+    pub livemode: bool,
+    /// Since when.
+    pub created_at: Time,
+}
+
+/// Which column a sealed text, or a MAC, stands in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum SealedIn {
+    /// A wallet's key.
+    WalletKey,
+    /// A wallet's tag.
+    WalletTag,
+    /// The copy of a wallet's tag on a lease.
+    LeaseTag,
+    /// A seed.
+    Seed,
+    /// The MAC of an extended public key.
+    SourceMac,
+    /// A merchant's webhook secret.
+    WebhookSecret,
+    /// A setting of the installation.
+    Setting,
+}
+
+/// A sealed text under another master key. Conflicts unless `old` stands there.
+#[derive(Clone, Debug)]
+pub struct Reseal {
+    /// Where.
+    pub place: SealedIn,
+    /// In the row with this id (the name, of a setting).
+    pub id: String,
+    /// What stands there.
+    pub old: String,
+    /// What is to stand there.
+    pub new: String,
+}
+
+/// The next index of a source of keys on a network moves on. Conflicts unless it is `from`.
+#[derive(Clone, Debug)]
+pub struct Derivation {
+    /// The source.
+    pub source: SourceId,
+    /// The network.
+    pub network: Network,
+    /// The first index that was used now.
+    pub from: u32,
+    /// The next one to use.
+    pub to: u32,
+}
+
+/// A step of an alert. Conflicts unless the alert is in `from`.
+#[derive(Clone, Debug)]
+pub struct AlertChange {
+    /// The alert.
+    pub id: AlertId,
+    /// What it was.
+    pub from: AlertStatus,
+    /// What it is.
+    pub to: AlertStatus,
+    /// Who says so.
+    pub by: String,
+    /// Why.
+    pub reason: Option<String>,
+    /// When.
+    pub at: Time,
+}
+
+/// What somebody did. The store chains it to what was done before (see [`crate::audit`]).
+#[derive(Clone, Debug)]
+pub struct NewAudit {
+    /// When.
+    pub at: Time,
+    /// Who: an API key, or a user of the machine.
+    pub actor: String,
+    /// What.
+    pub action: Action,
+    /// To what: an id.
+    pub subject: String,
+    /// From where: an address, or `command line`.
+    pub origin: String,
+    /// Why, in the words of whoever did it.
+    pub reason: String,
+    /// What else there is to know, as a JSON object. Never a secret.
+    pub detail: String,
 }
 
 /// A move of a network's cursor.
@@ -83,8 +234,10 @@ pub struct NewWallet {
     pub address_text: String,
     /// Where its key comes from.
     pub kind: WalletKind,
-    /// The sealed key.
-    pub sealed_key: String,
+    /// The sealed key, of a random or imported one.
+    pub sealed_key: Option<String>,
+    /// What it is derived from, and its index there.
+    pub source: Option<(SourceId, u32)>,
     /// The MAC over (id, network, address).
     pub tag: String,
     /// Its place in the queue of the free.
@@ -128,6 +281,19 @@ pub enum WalletMove {
     },
     /// Money arrived in this block: it is not lent again before that block is settled.
     PaidAt(u64),
+    /// A person, or an alarm, put it into another state.
+    Put {
+        /// Into this one.
+        status: WalletStatus,
+        /// Its place in the queue of the free.
+        queue_rank: i64,
+        /// Until when it rests, where it was sent to rest now.
+        rested_at: Option<Time>,
+    },
+    /// How far it is trusted.
+    Risk(RiskLevel),
+    /// It is called something else.
+    Rename(String),
 }
 
 impl WalletMove {
@@ -138,7 +304,8 @@ impl WalletMove {
             Self::Lease { .. } => Some(WalletStatus::Occupied),
             Self::Rest { .. } => Some(WalletStatus::Cooldown),
             Self::Return { .. } => Some(WalletStatus::Available),
-            Self::PaidAt(_) => None,
+            Self::Put { status, .. } => Some(*status),
+            Self::PaidAt(_) | Self::Risk(_) | Self::Rename(_) => None,
         }
     }
 }

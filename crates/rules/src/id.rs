@@ -99,6 +99,8 @@ ids! {
     AlertId "alr_";
     /// An API key.
     KeyId "key_";
+    /// A seed or an extended public key that wallets are derived from.
+    SourceId "src_";
 }
 
 #[cfg(test)]

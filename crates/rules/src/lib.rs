@@ -14,13 +14,16 @@
 
 pub mod alert;
 pub mod amount;
+pub mod audit;
 pub mod block;
 pub mod changes;
 pub mod follow;
 pub mod id;
 pub mod lease;
+pub mod notice;
 pub mod notify;
 pub mod order;
+pub mod risk;
 pub mod time;
 pub mod wallet;
 pub mod watch;

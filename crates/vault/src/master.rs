@@ -2,6 +2,7 @@
 //!
 //! Both come from outside as text. No error here repeats any of it.
 
+use std::cmp::Ordering;
 use std::fmt;
 
 use base64::Engine;
@@ -10,6 +11,7 @@ use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
 use crate::entropy::Entropy;
+use crate::subkey::mac;
 
 /// The one secret that is not in the database: 32 bytes that lead to all others.
 ///
@@ -44,6 +46,9 @@ pub enum MasterKeyError {
          `tidegate key new` makes a good one"
     )]
     Weak,
+    /// The two parts of a key are the same.
+    #[error("the two parts of the master key are the same; `tidegate key new` makes two that differ")]
+    SameParts,
 }
 
 /// Standard base64 that does not mind whether the padding is there.
@@ -52,6 +57,9 @@ const BASE64: GeneralPurpose =
 
 /// Of 32 random bytes about 30 are distinct; fewer than this many never happens.
 const DISTINCT_BYTES_MIN: usize = 16;
+
+/// Part of the format: it never changes.
+const PARTS_LABEL: &[u8; 17] = b"tidegate/v1/parts";
 
 impl MasterKey {
     /// Reads 64 hex digits, or standard base64 (padded or not) of 32 bytes, with white space
@@ -81,6 +89,34 @@ impl MasterKey {
         let mut key = Self(Box::new([0; 32]));
         entropy.fill(key.0.as_mut_slice());
         key
+    }
+
+    /// The key of two parts that two people hold, or two places: each is a text as in
+    /// [`MasterKey::parse`], and one without the other is worth nothing.
+    ///
+    /// ```text
+    /// key = HMAC-SHA256(lower part, "tidegate/v1/parts" + higher part)
+    /// ```
+    ///
+    /// The parts are put in the order of their bytes, so it does not matter which is given first.
+    ///
+    /// # Errors
+    /// As in [`MasterKey::parse`] for the first part that is wrong, and
+    /// [`MasterKeyError::SameParts`]. To tell which part is wrong, parse each.
+    pub fn combine(a: &str, b: &str) -> Result<Self, MasterKeyError> {
+        let (a, b) = (Self::parse(a)?, Self::parse(b)?);
+        let (lower, higher) = match a.0.cmp(&b.0) {
+            Ordering::Less => (a, b),
+            Ordering::Greater => (b, a),
+            Ordering::Equal => return Err(MasterKeyError::SameParts),
+        };
+        let message = Zeroizing::new([PARTS_LABEL.as_slice(), higher.0.as_slice()].concat());
+        Ok(Self(Box::new(mac(&lower.0, &message))))
+    }
+
+    /// Two parts of a new key, each as 64 hex digits, for `tidegate key new` to print once.
+    pub fn generate_parts(entropy: &mut dyn Entropy) -> (Zeroizing<String>, Zeroizing<String>) {
+        (Self::generate(entropy).to_hex(), Self::generate(entropy).to_hex())
     }
 
     /// The key as 64 hex digits, for `tidegate key new` to print once.

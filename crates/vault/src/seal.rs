@@ -16,10 +16,15 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use zeroize::Zeroizing;
 
 use crate::entropy::Entropy;
+use crate::hd::DeriveError;
 use crate::subkey::{Subkey, VERSION, Vault, framed};
 
 /// Unique, because its key is.
 const NONCE: [u8; 12] = [0; 12];
+
+/// The random bytes in front of a ciphertext, and what authenticates it behind.
+const SALT_BYTES: usize = 32;
+const GCM_TAG_BYTES: usize = 16;
 
 /// A text that the vault made and that may be stored anywhere. `Debug` does not print it.
 macro_rules! stored_text {
@@ -43,7 +48,7 @@ macro_rules! stored_text {
             /// The [`Vault::key_id`](crate::Vault::key_id) it claims, or `None` if it is malformed.
             #[must_use]
             pub fn key_id(&self) -> Option<&str> {
-                Some(crate::seal::split(&self.0)?.0)
+                crate::seal::key_id_of(&self.0)
             }
         }
 
@@ -85,8 +90,8 @@ impl Binding {
 /// Why a sealed text does not open.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum OpenError {
-    /// It is not a sealed text of a version that this program knows.
-    #[error("not a sealed text of a known version")]
+    /// It is not a sealed text of a version that this program knows, or a piece of it is missing.
+    #[error("not a whole sealed text of a known version: truncated, or something else")]
     Malformed,
     /// It was sealed under another master key or salt.
     #[error("sealed under master key {sealed_by}, but the vault is unlocked with {unlocked_with}")]
@@ -99,6 +104,9 @@ pub enum OpenError {
     /// It was altered, or it belongs to something else.
     #[error("altered, or sealed for something else")]
     Refused,
+    /// It is a seed, and opens, but has no key where one was looked for.
+    #[error("the seed opens, but {0}")]
+    Derive(#[from] DeriveError),
 }
 
 impl Vault {
@@ -120,9 +128,22 @@ impl Vault {
         self.open_with(&self.secrets, &sealed.0, &binding.0)
     }
 
+    /// Seals a secret anew, for a rotation: `old` is unlocked with the master key that sealed it,
+    /// `self` with its successor. What is under the successor already comes back as it is, once it
+    /// has been seen to open.
+    ///
+    /// # Errors
+    /// [`OpenError`] as in [`Vault::open`], with the vault of the key that the text names.
+    pub fn adopt_secret(&self, old: &Self, sealed: &Sealed, binding: &Binding, entropy: &mut dyn Entropy) -> Result<Sealed, OpenError> {
+        if sealed.key_id() == Some(self.key_id()) {
+            return self.open(sealed, binding).map(|_| sealed.clone());
+        }
+        Ok(self.seal(&old.open(sealed, binding)?, binding, entropy))
+    }
+
     /// Seals under a data key below `subkey`.
     pub(crate) fn seal_with(&self, subkey: &Subkey, secret: &[u8], binding: &[u8], entropy: &mut dyn Entropy) -> String {
-        let mut salt = [0; 32];
+        let mut salt = [0; SALT_BYTES];
         entropy.fill(&mut salt);
         let message = Payload { msg: secret, aad: binding };
         #[allow(clippy::expect_used, reason = "no secret here comes near the limit of AES-GCM")]
@@ -138,16 +159,42 @@ impl Vault {
             return Err(OpenError::OtherKey { sealed_by: key_id.to_owned(), unlocked_with: self.key_id.clone() });
         }
         let body = BASE64.decode(body).map_err(|_| OpenError::Malformed)?;
-        let (salt, boxed) = body.split_first_chunk().ok_or(OpenError::Malformed)?;
+        let (salt, boxed) = body.split_first_chunk().filter(|(_, boxed)| boxed.len() >= GCM_TAG_BYTES).ok_or(OpenError::Malformed)?;
         cipher(subkey, salt)
             .decrypt(&NONCE.into(), Payload { msg: boxed, aad: binding })
             .map(Zeroizing::new)
             .map_err(|_| OpenError::Refused)
     }
+
+    /// The same for a secret of `N` bytes, so that a text which was cut is told from one which was
+    /// altered.
+    pub(crate) fn open_exactly<const N: usize>(
+        &self,
+        subkey: &Subkey,
+        sealed: &str,
+        binding: &[u8],
+    ) -> Result<Zeroizing<[u8; N]>, OpenError> {
+        let whole = base64::encoded_len(N.saturating_add(SALT_BYTES + GCM_TAG_BYTES), true);
+        if split(sealed).map(|(_, body)| body.len()) != whole {
+            return Err(OpenError::Malformed);
+        }
+        let opened = self.open_with(subkey, sealed, binding)?;
+        let mut secret = Zeroizing::new([0; N]);
+        let fits = opened.len() == N;
+        secret.iter_mut().zip(opened.iter()).for_each(|(to, from)| *to = *from);
+        fits.then_some(secret).ok_or(OpenError::Malformed)
+    }
 }
 
-fn cipher(subkey: &Subkey, salt: &[u8; 32]) -> Aes256Gcm {
+pub(crate) fn cipher(subkey: &Subkey, salt: &[u8; SALT_BYTES]) -> Aes256Gcm {
     Aes256Gcm::new(subkey.derive_from(salt).bytes().into())
+}
+
+/// The [`Vault::key_id`] that a text of the vault claims, a tag as well as a sealed text, or `None`
+/// if it is none. For a rotation to tell what is still to do; proves nothing.
+#[must_use]
+pub fn key_id_of(text: &str) -> Option<&str> {
+    Some(split(text)?.0)
 }
 
 /// The key id and the body of a text of this version.

@@ -4,10 +4,10 @@
 //! read from the very bytes that will be signed (`evm`, `tron`); what cannot be read is not signed.
 
 use crate::evm::EvmTransaction;
-use crate::seal::{OpenError, split, stored_text};
+use crate::seal::{split, stored_text};
 use crate::subkey::{VERSION, Vault, framed, same};
 use crate::tron;
-use crate::wallet::{SealedKey, Wallet};
+use crate::wallet::{KeySource, VerifyError, Wallet};
 
 stored_text! {
     /// An address that sweeps may go to, with proof that the vault was asked to seal it.
@@ -117,9 +117,9 @@ pub enum Refusal {
     /// It moves more than its purpose allows.
     #[error("the transaction moves more than its purpose allows")]
     AmountTooHigh,
-    /// The wallet's key does not open.
-    #[error("the wallet's key does not open: {0}")]
-    Key(#[from] OpenError),
+    /// The wallet's key does not open, or is another's.
+    #[error(transparent)]
+    Key(#[from] VerifyError),
 }
 
 /// What a transaction does, read from the bytes that will be signed.
@@ -151,7 +151,7 @@ impl Vault {
     pub async fn sign(
         &self,
         wallet: &Wallet<'_>,
-        sealed: &SealedKey,
+        source: &KeySource<'_>,
         transaction: &UnsignedTransaction,
         purpose: &Purpose<'_>,
     ) -> Result<SignedTransaction, Refusal> {
@@ -164,7 +164,7 @@ impl Vault {
             return Err(Refusal::FeeTooHigh { fee: reading.fee, fee_max: purpose.fee_max });
         }
         self.allow(wallet, &reading.moves, &purpose.action)?;
-        let key = self.private_key(wallet, sealed)?;
+        let key = self.private_key(wallet, source)?;
         Ok(match transaction {
             UnsignedTransaction::Evm(evm) => evm.sign(&key),
             UnsignedTransaction::Tron { raw_data } => tron::sign(raw_data, &key),

@@ -45,6 +45,8 @@ pub struct Vault {
     pub(crate) secrets: Subkey,
     pub(crate) tags: Subkey,
     pub(crate) destinations: Subkey,
+    pub(crate) seeds: Subkey,
+    pub(crate) backups: Subkey,
     fingerprints: Subkey,
     check: Subkey,
 }
@@ -75,6 +77,8 @@ impl Vault {
             secrets: root.derive("tidegate/v1/seal-secret"),
             tags: root.derive("tidegate/v1/address-tag"),
             destinations: root.derive("tidegate/v1/destination"),
+            seeds: root.derive("tidegate/v1/seal-seed"),
+            backups: root.derive("tidegate/v1/backup"),
             fingerprints: root.derive("tidegate/v1/fingerprint"),
             check: root.derive("tidegate/v1/check"),
         })
@@ -125,13 +129,7 @@ pub(crate) struct Subkey(Box<[u8; 32]>);
 impl Subkey {
     /// HMAC-SHA256.
     pub(crate) fn mac(&self, message: &[u8]) -> [u8; 32] {
-        // HMAC fills a short key up with zeros to a block. Done here, it is a length that the
-        // compiler knows, and no error is left to handle.
-        let mut block = Zeroizing::new([0; 64]);
-        block.iter_mut().zip(self.0.iter()).for_each(|(to, from)| *to = *from);
-        let mut mac = Hmac::<Sha256>::new((&*block).into());
-        mac.update(message);
-        mac.finalize().into_bytes().into()
+        mac(&self.0, message)
     }
 
     fn derive(&self, label: &str) -> Self {
@@ -146,6 +144,17 @@ impl Subkey {
     pub(crate) fn bytes(&self) -> &[u8; 32] {
         &self.0
     }
+}
+
+/// HMAC-SHA256.
+pub(crate) fn mac(key: &[u8; 32], message: &[u8]) -> [u8; 32] {
+    // HMAC fills a short key up with zeros to a block. Done here, it is a length that the
+    // compiler knows, and no error is left to handle.
+    let mut block = Zeroizing::new([0; 64]);
+    block.iter_mut().zip(key).for_each(|(to, from)| *to = *from);
+    let mut mac = Hmac::<Sha256>::new((&*block).into());
+    mac.update(message);
+    mac.finalize().into_bytes().into()
 }
 
 /// `parts` as one message: each with its length (eight bytes, big-endian) in front, so that no

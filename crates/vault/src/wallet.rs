@@ -3,12 +3,13 @@
 //! A plain key is a [`PrivateKey`], which is private to this crate: it is made, used for one
 //! operation and wiped. The same twenty bytes are the address on TRON and on every EVM chain.
 
-use k256::ecdsa::SigningKey;
+use k256::ecdsa::{SigningKey, VerifyingKey};
 use sha3::{Digest, Keccak256};
 use zeroize::{Zeroize, Zeroizing};
 
 use crate::entropy::Entropy;
-use crate::seal::{OpenError, stored_text};
+use crate::hd::{Coin, SealedSeed};
+use crate::seal::{OpenError, key_id_of, stored_text};
 use crate::subkey::{Vault, framed, same};
 
 stored_text! {
@@ -33,13 +34,33 @@ impl Wallet<'_> {
     }
 }
 
+/// Where the key of a wallet comes from.
+#[derive(Clone, Copy, Debug)]
+pub enum KeySource<'a> {
+    /// From its own sealed text.
+    Sealed(&'a SealedKey),
+    /// From a seed, at `m/44'/coin'/account'/0/index`.
+    Seed {
+        /// The seed.
+        sealed: &'a SealedSeed,
+        /// The id that the seed is bound to.
+        seed_id: &'a str,
+        /// The second step of the path.
+        coin: Coin,
+        /// The third.
+        account: u32,
+        /// The last.
+        index: u32,
+    },
+}
+
 /// What to store of a wallet that was made or imported.
 #[derive(Clone, Debug)]
 pub struct NewWallet {
     /// Its address, without TRON's leading `41`.
     pub address: [u8; 20],
-    /// Its key.
-    pub sealed: SealedKey,
+    /// Its key; `None` where it is derived when it is used, or is not held here at all.
+    pub sealed: Option<SealedKey>,
     /// The tag that lets its address be shown, see [`Vault::tag`].
     pub tag: String,
 }
@@ -64,6 +85,14 @@ pub enum VerifyError {
     /// The key does not open for this wallet.
     #[error("the wallet's key does not open: {0}")]
     Key(#[from] OpenError),
+    /// The key opens, but it is another address's: the path to it was altered.
+    #[error("the wallet's key is of another address: 0x{} is stored, but the key gives 0x{}", hex::encode(.stored), hex::encode(.found))]
+    OtherAddress {
+        /// The address that is stored.
+        stored: [u8; 20],
+        /// The address that the key gives.
+        found: [u8; 20],
+    },
 }
 
 impl Vault {
@@ -80,20 +109,40 @@ impl Vault {
         Ok(self.keep(&PrivateKey::parse(private_key)?, id, network, entropy))
     }
 
+    /// What to store of the wallet `id` on `network` whose key is derived when it is used, or is not
+    /// held here: its tag. The caller answers for the address.
+    #[must_use]
+    pub fn watch_wallet(&self, id: &str, network: &str, address: [u8; 20]) -> NewWallet {
+        NewWallet { address, sealed: None, tag: self.tag(&Wallet { id, network, address: &address }) }
+    }
+
     /// Checks that a stored wallet is whole: its tag is right, and its key opens and gives its
     /// address.
     ///
     /// # Errors
-    /// [`VerifyError`] says which of them fails.
-    pub fn verify_wallet(&self, wallet: &Wallet<'_>, sealed: &SealedKey, tag: &str) -> Result<(), VerifyError> {
-        self.verified_key(wallet, sealed, tag).map(drop)
+    /// [`VerifyError`] says which of them fails, and how.
+    pub fn verify_wallet(&self, wallet: &Wallet<'_>, source: &KeySource<'_>, tag: &str) -> Result<(), VerifyError> {
+        self.verified_key(wallet, source, tag).map(drop)
+    }
+
+    /// The private key of a wallet, 64 hex digits, wiped when dropped. This is the one door through
+    /// which a key leaves the vault. It is for `tidegate wallet export`, which a person runs on the
+    /// command line; nothing that listens on a network may call it.
+    ///
+    /// # Errors
+    /// [`VerifyError`] as in [`Vault::verify_wallet`].
+    pub fn export_wallet(&self, wallet: &Wallet<'_>, source: &KeySource<'_>, tag: &str) -> Result<Zeroizing<String>, VerifyError> {
+        let key = self.verified_key(wallet, source, tag)?;
+        Ok(Zeroizing::new(hex::encode(*key.secret())))
     }
 
     /// Seals the key of a wallet anew, for a rotation: `old` is unlocked with the master key that
-    /// sealed it, `self` with its successor.
+    /// sealed it, `self` with its successor. A key or tag that is under the successor already comes
+    /// back as it is, once it has been checked.
     ///
     /// # Errors
-    /// [`VerifyError`] as in [`Vault::verify_wallet`] on `old`: nothing doubtful is taken over.
+    /// [`VerifyError`] as in [`Vault::verify_wallet`], each text with the vault of the key that it
+    /// names: nothing doubtful is taken over.
     pub fn adopt_wallet(
         &self,
         old: &Self,
@@ -102,8 +151,26 @@ impl Vault {
         tag: &str,
         entropy: &mut dyn Entropy,
     ) -> Result<NewWallet, VerifyError> {
-        let key = old.verified_key(wallet, sealed, tag)?;
-        Ok(self.keep(&key, wallet.id, wallet.network, entropy))
+        let tag = self.adopt_tag(old, wallet, tag)?;
+        let source = KeySource::Sealed(sealed);
+        let sealed = if sealed.key_id() == Some(self.key_id()) {
+            self.private_key(wallet, &source)?;
+            sealed.clone()
+        } else {
+            self.keep_key(&old.private_key(wallet, &source)?, wallet, entropy)
+        };
+        Ok(NewWallet { address: *wallet.address, sealed: Some(sealed), tag })
+    }
+
+    /// Makes the tag of a wallet anew, for a rotation: `old` is unlocked with the master key that it
+    /// is under, `self` with its successor. All that a wallet without a key of its own needs. A tag
+    /// that is under the successor already comes back as it is, once it has been checked.
+    ///
+    /// # Errors
+    /// [`VerifyError::Tag`] when it is not the tag of this wallet.
+    pub fn adopt_tag(&self, old: &Self, wallet: &Wallet<'_>, tag: &str) -> Result<String, VerifyError> {
+        let made_by = if key_id_of(tag) == Some(self.key_id()) { self } else { old };
+        if made_by.verify_tag(wallet, tag) { Ok(self.tag(wallet)) } else { Err(VerifyError::Tag) }
     }
 
     /// The tag of a wallet's address. Nobody without the master key can make one, so a stored
@@ -119,24 +186,37 @@ impl Vault {
         same(&self.tag(wallet), tag)
     }
 
-    fn verified_key(&self, wallet: &Wallet<'_>, sealed: &SealedKey, tag: &str) -> Result<PrivateKey, VerifyError> {
+    fn verified_key(&self, wallet: &Wallet<'_>, source: &KeySource<'_>, tag: &str) -> Result<PrivateKey, VerifyError> {
         if !self.verify_tag(wallet, tag) {
             return Err(VerifyError::Tag);
         }
-        Ok(self.private_key(wallet, sealed)?)
+        self.private_key(wallet, source)
     }
 
     /// The plain key of a wallet. Stays inside the crate.
-    pub(crate) fn private_key(&self, wallet: &Wallet<'_>, sealed: &SealedKey) -> Result<PrivateKey, OpenError> {
-        let secret = self.open_with(&self.wallets, sealed.as_str(), &wallet.binding())?;
-        PrivateKey::from_secret(&secret).ok().filter(|key| key.address() == *wallet.address).ok_or(OpenError::Refused)
+    pub(crate) fn private_key(&self, wallet: &Wallet<'_>, source: &KeySource<'_>) -> Result<PrivateKey, VerifyError> {
+        let key = match *source {
+            KeySource::Sealed(sealed) => {
+                let secret = self.open_exactly::<32>(&self.wallets, sealed.as_str(), &wallet.binding())?;
+                PrivateKey::from_secret(&*secret).map_err(|_| OpenError::Refused)?
+            }
+            KeySource::Seed { sealed, seed_id, coin, account, index } => self.derived_key(seed_id, sealed, coin, account, index)?,
+        };
+        let found = key.address();
+        if found != *wallet.address {
+            return Err(VerifyError::OtherAddress { stored: *wallet.address, found });
+        }
+        Ok(key)
     }
 
     fn keep(&self, key: &PrivateKey, id: &str, network: &str, entropy: &mut dyn Entropy) -> NewWallet {
         let address = key.address();
         let wallet = Wallet { id, network, address: &address };
-        let sealed = self.seal_with(&self.wallets, &*key.secret(), &wallet.binding(), entropy);
-        NewWallet { address, sealed: SealedKey(sealed), tag: self.tag(&wallet) }
+        NewWallet { address, sealed: Some(self.keep_key(key, &wallet, entropy)), tag: self.tag(&wallet) }
+    }
+
+    fn keep_key(&self, key: &PrivateKey, wallet: &Wallet<'_>, entropy: &mut dyn Entropy) -> SealedKey {
+        SealedKey(self.seal_with(&self.wallets, &*key.secret(), &wallet.binding(), entropy))
     }
 }
 
@@ -174,7 +254,7 @@ impl PrivateKey {
         Self::from_secret(&*secret)
     }
 
-    fn from_secret(secret: &[u8]) -> Result<Self, InvalidKey> {
+    pub(crate) fn from_secret(secret: &[u8]) -> Result<Self, InvalidKey> {
         SigningKey::from_slice(secret).map(Self).map_err(|_| InvalidKey::OutOfRange)
     }
 
@@ -186,12 +266,7 @@ impl PrivateKey {
     }
 
     pub(crate) fn address(&self) -> [u8; 20] {
-        let point = self.0.verifying_key().to_sec1_point(false);
-        // The hash is of the point's two coordinates, without the byte 04 that leads them.
-        let hash = Keccak256::digest(point.as_bytes().get(1..).unwrap_or_default());
-        let mut address = [0; 20];
-        address.iter_mut().zip(hash.iter().skip(12)).for_each(|(to, from)| *to = *from);
-        address
+        address_of(self.0.verifying_key())
     }
 
     /// Signs deterministically (RFC 6979): one transaction has one signature, however often it is
@@ -201,4 +276,14 @@ impl PrivateKey {
         let (r, s) = signature.split_bytes();
         Signature { r: r.into(), s: s.into(), parity: u8::from(recovery.is_y_odd()) }
     }
+}
+
+/// The address of a public key, the same on TRON and on every EVM chain.
+pub(crate) fn address_of(key: &VerifyingKey) -> [u8; 20] {
+    let point = key.to_sec1_point(false);
+    // The hash is of the point's two coordinates, without the byte 04 that leads them.
+    let hash = Keccak256::digest(point.as_bytes().get(1..).unwrap_or_default());
+    let mut address = [0; 20];
+    address.iter_mut().zip(hash.iter().skip(12)).for_each(|(to, from)| *to = *from);
+    address
 }

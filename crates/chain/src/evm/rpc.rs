@@ -76,6 +76,13 @@ impl RpcError {
         }
     }
 
+    /// True when the contract itself refused: the call was made, and it gave up. Code 3 is geth's,
+    /// -32015 that of Parity and its heirs.
+    pub(super) fn is_reverted(&self) -> bool {
+        let text = self.message.to_ascii_lowercase();
+        matches!(self.code, 3 | -32_015) || ["revert", "invalid opcode", "invalid jump"].iter().any(|words| text.contains(words))
+    }
+
     /// This error as a failure of the endpoint, for a call that should have been answered.
     pub(super) fn failure(&self, method: &str) -> Failure {
         let text = format!("{method}: {} ({})", self.message, self.code);
@@ -313,6 +320,24 @@ mod tests {
         for (code, message, expected) in table {
             let error = RpcError { code, message: message.into() };
             assert_eq!(error.meaning(), expected, "{message}");
+        }
+    }
+
+    #[test]
+    fn only_a_contract_reverts() {
+        let table = [
+            (3, "execution reverted", true),
+            (-32_000, "execution reverted", true),
+            (-32_015, "VM execution error.", true),
+            (-32_603, "Error: VM Exception while processing transaction: reverted without a reason", true),
+            (-32_000, "invalid opcode: INVALID", true),
+            (-32_000, "missing trie node", false),
+            (-32_000, "execution timeout", false),
+            (-32_000, "header not found", false),
+            (-32_601, "the method eth_call does not exist/is not available", false),
+        ];
+        for (code, message, expected) in table {
+            assert_eq!(RpcError { code, message: message.into() }.is_reverted(), expected, "{message}");
         }
     }
 

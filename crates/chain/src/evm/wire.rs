@@ -10,11 +10,11 @@ use std::collections::HashMap;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 use sha3::{Digest, Keccak256};
-use tidegate_rules::block::{Address, BlockRef, Hash, TransferKey};
+use tidegate_rules::block::{Address, BlockRef, Hash};
 use tidegate_rules::time::Time;
 
 use crate::endpoints::Failure;
-use crate::transfer_log::{Found, TRANSFER_TOPIC, is_transfer};
+use crate::transfer_log::{Found, Kind, TRANSFER_TOPIC};
 
 const BLOOM_BYTES: usize = 256;
 
@@ -95,9 +95,7 @@ fn gather(logs: &[LogJson], headers: &[Header], token: &Address) -> Result<Vec<F
     let mut placed = Vec::new();
     for log in logs {
         let is_token = hex::decode_to_array::<_, 20>(log.address).is_ok_and(|address| address == token.0);
-        if !is_token || !is_transfer(&log.topics) {
-            continue;
-        }
+        let Some(kind) = Kind::of(&log.topics).filter(|_| is_token) else { continue };
         if log.removed == Some(true) {
             return Err(Failure::Behind("a log that is said to be removed".into()));
         }
@@ -110,7 +108,7 @@ fn gather(logs: &[LogJson], headers: &[Header], token: &Address) -> Result<Vec<F
         if hash(log.block_hash)? != header.at.hash {
             return Err(moved(number));
         }
-        placed.push((index, quantity(log.log_index)?, hash(log.transaction_hash)?, log));
+        placed.push((index, quantity(log.log_index)?, hash(log.transaction_hash)?, kind, log));
     }
     placed.sort_unstable_by_key(|(index, log_index, ..)| (*index, *log_index));
     let twice = placed.array_windows().any(|[(a, i, ..), (b, j, ..)]| (a, i) == (b, j));
@@ -118,13 +116,10 @@ fn gather(logs: &[LogJson], headers: &[Header], token: &Address) -> Result<Vec<F
         return Err(Failure::transient("a log that stands twice in one answer"));
     }
     let mut found: Vec<Found> = headers.iter().map(|_| Found::default()).collect();
-    let mut ranks: HashMap<(usize, Hash), u32> = HashMap::new();
-    for (index, _, tx_hash, log) in placed {
-        let rank = ranks.entry((index, tx_hash)).or_default();
-        let key = TransferKey { tx_hash, ordinal: *rank };
-        *rank = rank.saturating_add(1);
+    let mut ordinals: HashMap<(usize, Hash), u32> = HashMap::new();
+    for (index, _, tx_hash, kind, log) in placed {
         if let Some(found) = found.get_mut(index) {
-            found.push(key, &log.topics, log.data);
+            found.push(kind, tx_hash, ordinals.entry((index, tx_hash)).or_default(), &log.topics, log.data);
         }
     }
     Ok(found)

@@ -76,6 +76,7 @@ pub(super) enum Method {
     Blocks,
     FinalHead,
     Reread,
+    TokenState,
 }
 
 /// What is wrong now.

@@ -13,7 +13,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use tidegate_rules::block::{Address, BlockRef, Hash};
 use tidegate_rules::time::Time;
 
-use super::history::{Account, History, Log, Outcome, Sealed, Start, Transaction};
+use super::history::{Account, History, Log, Outcome, Sealed, Standing, Start, Transaction};
 use super::{Flavour, SandboxConfig};
 
 /// The file of an open chain.
@@ -168,6 +168,16 @@ struct StartLine {
     branch: u64,
     settled: Option<u64>,
     accounts: Vec<AccountLine>,
+    /// Files from before there were notices do not have it.
+    #[serde(default)]
+    standing: StandingLine,
+}
+
+#[derive(Default, Serialize, Deserialize)]
+struct StandingLine {
+    paused: bool,
+    deprecated: bool,
+    blacklisted: Vec<Hex<20>>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -226,6 +236,11 @@ impl StartLine {
             branch: start.branch,
             settled: start.settled,
             accounts: start.accounts.into_iter().filter(|(_, moved)| *moved != Account::default()).map(account).collect(),
+            standing: StandingLine {
+                paused: start.standing.paused,
+                deprecated: start.standing.deprecated,
+                blacklisted: start.standing.blacklisted.iter().map(|address| Hex(address.0)).collect(),
+            },
         }
     }
 
@@ -254,6 +269,11 @@ impl From<StartLine> for Start {
             branch: line.branch,
             settled: line.settled,
             accounts: line.accounts.into_iter().map(account).collect(),
+            standing: Standing {
+                paused: line.standing.paused,
+                deprecated: line.standing.deprecated,
+                blacklisted: line.standing.blacklisted.into_iter().map(|address| Address(address.0)).collect(),
+            },
         }
     }
 }

@@ -3,18 +3,20 @@
 //! A block keeps its transactions' logs as a node does, and they are read by the code that reads the
 //! real chains' logs, so an odd log is odd here in the same way.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
 
 use ruint::aliases::U256;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use tidegate_rules::amount::Raw;
-use tidegate_rules::block::{Address, Block, BlockRef, Hash, TransferKey};
+use tidegate_rules::block::{Address, Block, BlockRef, Hash};
+use tidegate_rules::notice::TokenNotice;
 use tidegate_rules::time::Time;
 
 use super::{BranchBlock, BranchTransaction, Dropped, Flavour, LogEntry, SandboxConfig};
-use crate::transfer_log::Found;
+use crate::notice_log::{self, Event};
+use crate::transfer_log::{Found, Kind};
 
 /// keccak256 of `Transfer(address,address,uint256)`.
 pub(super) const TRANSFER_TOPIC: [u8; 32] = [
@@ -27,6 +29,9 @@ pub(super) const TRANSFER_TOPIC: [u8; 32] = [
 pub(super) enum Outcome {
     Succeeded,
     Failed,
+    /// It would have succeeded, but the token did not let it: the sender is blacklisted, or the
+    /// token paused. On another branch it may succeed yet.
+    Refused,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -61,6 +66,45 @@ pub(super) struct Account {
     pub(super) sent: U256,
 }
 
+/// How the token stands: what its notices have led to.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Standing {
+    pub(super) paused: bool,
+    pub(super) deprecated: bool,
+    pub(super) blacklisted: BTreeSet<Address>,
+}
+
+impl Standing {
+    fn apply(&mut self, notice: &TokenNotice) {
+        match notice {
+            TokenNotice::Blacklisted(address) => _ = self.blacklisted.insert(*address),
+            TokenNotice::Unblacklisted(address) => _ = self.blacklisted.remove(address),
+            TokenNotice::FundsDestroyed { .. } => {}
+            TokenNotice::Paused => self.paused = true,
+            TokenNotice::Unpaused => self.paused = false,
+            TokenNotice::Deprecated { .. } => self.deprecated = true,
+        }
+    }
+
+    /// True when the token lets no such log happen: its sender is frozen, or everybody is.
+    fn refuses(&self, log: &Log, token: &Address) -> bool {
+        let by_the_frozen = || self.blacklisted.iter().any(|address| log.topics.get(1) == Some(&word(address)));
+        log.contract == *token && log.topics.first() == Some(&TRANSFER_TOPIC) && (self.paused || by_the_frozen())
+    }
+
+    /// What becomes of transactions that are put into a block in this order.
+    fn execute(&mut self, transactions: &mut [Transaction], token: &Address) {
+        for transaction in transactions.iter_mut().filter(|transaction| transaction.outcome != Outcome::Failed) {
+            let refused = transaction.logs.iter().any(|log| self.refuses(log, token));
+            transaction.outcome = if refused { Outcome::Refused } else { Outcome::Succeeded };
+            // Nearly all are transfers and nothing else; they need not be read to know it.
+            if transaction.logs.iter().any(|log| log.topics.first() != Some(&TRANSFER_TOPIC)) {
+                found_in(std::slice::from_ref(transaction), token).notices.iter().for_each(|notice| self.apply(notice));
+            }
+        }
+    }
+}
+
 /// What cannot be told from the blocks that are held.
 pub(super) struct Start {
     pub(super) genesis: BlockRef,
@@ -69,6 +113,8 @@ pub(super) struct Start {
     pub(super) settled: Option<u64>,
     /// Before the first block held.
     pub(super) accounts: BTreeMap<Address, Account>,
+    /// Before the first block held.
+    pub(super) standing: Standing,
 }
 
 pub(super) struct History {
@@ -86,6 +132,10 @@ pub(super) struct History {
     settled: Option<u64>,
     stalled: bool,
     accounts: BTreeMap<Address, Account>,
+    /// Before the first block held.
+    standing: Standing,
+    /// In the blocks held, each with its block's height.
+    notices: VecDeque<(u64, TokenNotice)>,
 }
 
 /// A fork, thought through and not yet done.
@@ -100,7 +150,7 @@ impl History {
     /// A chain with block 0 alone.
     pub(super) fn new(config: &SandboxConfig) -> Self {
         let at = genesis(config);
-        let start = Start { genesis: at, nonce: 0, branch: 0, settled: None, accounts: BTreeMap::new() };
+        let start = Start { genesis: at, nonce: 0, branch: 0, settled: None, accounts: BTreeMap::new(), standing: Standing::default() };
         let mut history = Self::resume(config, start);
         history.extend(Sealed { at, branch: 0, nonce: 0, transactions: Vec::new() });
         history
@@ -121,6 +171,8 @@ impl History {
             settled: start.settled,
             stalled: false,
             accounts: start.accounts,
+            standing: start.standing,
+            notices: VecDeque::new(),
         }
     }
 
@@ -130,7 +182,14 @@ impl History {
         for sealed in self.blocks.iter().rev() {
             undo(&mut accounts, sealed, &self.token);
         }
-        Start { genesis: self.genesis, nonce: self.nonce, branch: self.branch, settled: self.settled, accounts }
+        Start {
+            genesis: self.genesis,
+            nonce: self.nonce,
+            branch: self.branch,
+            settled: self.settled,
+            accounts,
+            standing: self.standing.clone(),
+        }
     }
 
     pub(super) fn sealed(&self) -> impl Iterator<Item = &Sealed> {
@@ -181,6 +240,15 @@ impl History {
         Raw::from_be_bytes(account.received.saturating_sub(account.sent).to_be_bytes())
     }
 
+    /// How the token stood after the block at a height, which is held.
+    pub(super) fn standing(&self, number: u64) -> Standing {
+        let mut standing = self.standing.clone();
+        for (_, notice) in self.notices.iter().take_while(|(at, _)| *at <= number) {
+            standing.apply(notice);
+        }
+        standing
+    }
+
     /// The final block as one sees it who is `lag` blocks behind. `None` too when it is no longer
     /// held: less than the truth, which is the safe side.
     pub(super) fn final_head(&self, lag: u64) -> Option<BlockRef> {
@@ -214,6 +282,10 @@ impl History {
     pub(super) fn keep_last(&mut self, count: usize) {
         let excess = self.blocks.len().saturating_sub(count.max(1));
         self.blocks.drain(..excess);
+        let oldest = self.oldest();
+        while let Some((_, notice)) = self.notices.pop_front_if(|(number, _)| *number < oldest) {
+            self.standing.apply(&notice);
+        }
     }
 
     pub(super) fn queue(&mut self, logs: Vec<LogEntry>, outcome: Outcome) -> Hash {
@@ -225,7 +297,7 @@ impl History {
     }
 
     fn transaction(&self, nonce: u64, logs: Vec<LogEntry>, outcome: Outcome) -> Transaction {
-        let logs: Vec<Log> = logs.into_iter().map(|entry| log(entry, &self.token)).collect();
+        let logs: Vec<Log> = logs.into_iter().map(|entry| log(entry, self.flavour, &self.token)).collect();
         let mut bytes = b"tidegate sandbox transaction".to_vec();
         bytes.extend(self.genesis.hash.0);
         bytes.extend(nonce.to_be_bytes());
@@ -235,7 +307,9 @@ impl History {
 
     /// The next block with all that waits, not yet on the chain.
     pub(super) fn seal_pool(&self, time: Time) -> Sealed {
-        seal(self.flavour, &self.tip(), self.branch, self.nonce, time, self.pool.clone())
+        let (tip, mut transactions) = (self.tip(), self.pool.clone());
+        self.standing(tip.number).execute(&mut transactions, &self.token);
+        seal(self.flavour, &tip, self.branch, self.nonce, time, transactions)
     }
 
     /// Puts on the chain what [`History::seal_pool`] sealed.
@@ -247,7 +321,8 @@ impl History {
     /// Puts a block on the chain.
     pub(super) fn extend(&mut self, sealed: Sealed) {
         self.nonce = self.nonce.max(sealed.nonce);
-        apply(&mut self.accounts, &sealed, &self.token);
+        let notices = apply(&mut self.accounts, &sealed, &self.token);
+        self.notices.extend(notices.into_iter().map(|notice| (sealed.at.number, notice)));
         self.blocks.push_back(sealed);
         self.settle();
     }
@@ -272,6 +347,7 @@ impl History {
         while let Some(sealed) = self.blocks.pop_back_if(|sealed| sealed.at.number > above) {
             undo(&mut self.accounts, &sealed, &self.token);
         }
+        while self.notices.pop_back_if(|(number, _)| *number > above).is_some() {}
         // Even an empty branch counts, so that what is mined next differs from what it replaces.
         self.branch = self.branch.saturating_add(1);
         for sealed in blocks {
@@ -294,6 +370,7 @@ impl History {
         let mut dropped: Vec<Transaction> = above.flat_map(|sealed| sealed.transactions.clone()).collect();
         let mut pool = self.pool.clone();
         let (branch_number, mut nonce) = (self.branch.saturating_add(1), self.nonce);
+        let mut standing = self.standing(base.number);
         let mut blocks: Vec<Sealed> = Vec::with_capacity(branch.len());
         for block in branch {
             let mut transactions = Vec::with_capacity(block.transactions.len());
@@ -309,6 +386,7 @@ impl History {
                         .ok_or_else(|| refuse(format!("transaction {hash} was neither dropped nor waits")))?,
                 });
             }
+            standing.execute(&mut transactions, &self.token);
             let parent = blocks.last().map_or(base, |sealed| sealed.at);
             blocks.push(seal(self.flavour, &parent, branch_number, nonce, block.time, transactions));
         }
@@ -340,7 +418,7 @@ fn take(transactions: &mut Vec<Transaction>, hash: &Hash) -> Option<Transaction>
     Some(transactions.remove(index))
 }
 
-fn log(entry: LogEntry, token: &Address) -> Log {
+fn log(entry: LogEntry, flavour: Flavour, token: &Address) -> Log {
     let transfer = |contract: Address, from: &Address, to: &Address, value: Raw| Log {
         contract,
         topics: vec![TRANSFER_TOPIC, word(from), word(to)],
@@ -350,7 +428,31 @@ fn log(entry: LogEntry, token: &Address) -> Log {
         LogEntry::Transfer { from, to, value } => transfer(*token, &from, &to, value),
         LogEntry::OtherToken { token, from, to, value } => transfer(token, &from, &to, value),
         LogEntry::Token { topics, data } => Log { contract: *token, topics, data },
+        LogEntry::Notice(notice) => notice_log(&notice, flavour, token),
     }
+}
+
+/// A notice as a contract of this family logs it: TRON's with the address indexed, Ethereum's in
+/// the data. That both are read is part of the play.
+fn notice_log(notice: &TokenNotice, flavour: Flavour, token: &Address) -> Log {
+    let (event, address, value) = match notice {
+        TokenNotice::Blacklisted(address) => (Event::AddedBlackList, Some(address), None),
+        TokenNotice::Unblacklisted(address) => (Event::RemovedBlackList, Some(address), None),
+        TokenNotice::FundsDestroyed { address, value } => (Event::DestroyedBlackFunds, Some(address), Some(value)),
+        TokenNotice::Paused => (Event::Pause, None, None),
+        TokenNotice::Unpaused => (Event::Unpause, None, None),
+        TokenNotice::Deprecated { successor } => (Event::Deprecate, Some(successor), None),
+    };
+    let topic = notice_log::TOPICS.iter().find(|(known, _)| *known == event);
+    let mut topics: Vec<[u8; 32]> = topic.and_then(|(_, topic)| hex::decode_to_array(topic).ok()).into_iter().collect();
+    let mut data = Vec::new();
+    match (flavour, address.map(word)) {
+        (Flavour::Tron, Some(address)) => topics.push(address),
+        (Flavour::Evm, Some(address)) => data.extend(address),
+        (_, None) => {}
+    }
+    data.extend(value.iter().flat_map(|value| value.to_be_bytes()));
+    Log { contract: *token, topics, data }
 }
 
 fn genesis(config: &SandboxConfig) -> BlockRef {
@@ -400,6 +502,7 @@ fn write_contents(bytes: &mut Vec<u8>, outcome: Outcome, logs: &[Log]) {
     bytes.push(match outcome {
         Outcome::Succeeded => 1,
         Outcome::Failed => 0,
+        Outcome::Refused => 2,
     });
     bytes.extend(logs.len().to_be_bytes());
     for log in logs {
@@ -422,42 +525,59 @@ fn numbered(flavour: Flavour, number: u64, digest: [u8; 32]) -> Hash {
     Hash(hash)
 }
 
-/// A block as the trait shows it. Failed transactions have no say; ordinals count every `Transfer`
-/// log of the token, the zero and the unreadable too.
+/// A block as the trait shows it.
 fn read(sealed: &Sealed, token: &Address) -> Block {
+    found_in(&sealed.transactions, token).into_block(sealed.at)
+}
+
+/// Failed transactions have no say; ordinals count every `Transfer` log of the token, the zero and
+/// the unreadable too.
+fn found_in(transactions: &[Transaction], token: &Address) -> Found {
     let mut found = Found::default();
-    for transaction in sealed.transactions.iter().filter(|transaction| transaction.outcome == Outcome::Succeeded) {
-        let ours = |log: &&Log| log.contract == *token && log.topics.first() == Some(&TRANSFER_TOPIC);
-        for (ordinal, log) in (0u32..).zip(transaction.logs.iter().filter(ours)) {
+    for transaction in transactions.iter().filter(|transaction| transaction.outcome == Outcome::Succeeded) {
+        let mut ordinal = 0;
+        for log in transaction.logs.iter().filter(|log| log.contract == *token) {
             let topics: Vec<String> = log.topics.iter().map(hex::encode).collect();
             let topics: Vec<&str> = topics.iter().map(String::as_str).collect();
-            found.push(TransferKey { tx_hash: transaction.hash, ordinal }, &topics, &hex::encode(&log.data));
+            if let Some(kind) = Kind::of(&topics) {
+                found.push(kind, transaction.hash, &mut ordinal, &topics, &hex::encode(&log.data));
+            }
         }
     }
-    Block { at: sealed.at, transfers: found.transfers, unreadable: found.unreadable }
+    found
 }
 
-/// Every clean movement of the token in a block.
-fn movements(sealed: &Sealed, token: &Address) -> impl Iterator<Item = (Address, Address, U256)> {
-    read(sealed, token).transfers.into_iter().map(|t| (t.from, t.to, U256::from_be_bytes(t.value.to_be_bytes())))
-}
-
-fn apply(accounts: &mut BTreeMap<Address, Account>, sealed: &Sealed, token: &Address) {
-    for (from, to, value) in movements(sealed, token) {
-        let account = accounts.entry(from).or_default();
-        account.sent = account.sent.wrapping_add(value);
-        let account = accounts.entry(to).or_default();
-        account.received = account.received.wrapping_add(value);
+/// Books every clean movement of the token in a block; what it says of itself is given back.
+fn apply(accounts: &mut BTreeMap<Address, Account>, sealed: &Sealed, token: &Address) -> Vec<TokenNotice> {
+    let found = found_in(&sealed.transactions, token);
+    for (address, received, sent) in movements(&found) {
+        let account = accounts.entry(address).or_default();
+        account.received = account.received.wrapping_add(received);
+        account.sent = account.sent.wrapping_add(sent);
     }
+    found.notices
 }
 
 fn undo(accounts: &mut BTreeMap<Address, Account>, sealed: &Sealed, token: &Address) {
-    for (from, to, value) in movements(sealed, token) {
-        let account = accounts.entry(from).or_default();
-        account.sent = account.sent.wrapping_sub(value);
-        let account = accounts.entry(to).or_default();
-        account.received = account.received.wrapping_sub(value);
+    for (address, received, sent) in movements(&found_in(&sealed.transactions, token)) {
+        let account = accounts.entry(address).or_default();
+        account.received = account.received.wrapping_sub(received);
+        account.sent = account.sent.wrapping_sub(sent);
     }
+}
+
+/// What each movement adds to an address: received, and sent. Destroyed funds are sent to nobody.
+fn movements(found: &Found) -> impl Iterator<Item = (Address, U256, U256)> {
+    let number = |value: Raw| U256::from_be_bytes(value.to_be_bytes());
+    let transfers = found.transfers.iter().flat_map(move |transfer| {
+        let value = number(transfer.value);
+        [(transfer.from, U256::ZERO, value), (transfer.to, value, U256::ZERO)]
+    });
+    let destroyed = found.notices.iter().filter_map(move |notice| match notice {
+        TokenNotice::FundsDestroyed { address, value } => Some((*address, U256::ZERO, number(*value))),
+        _ => None,
+    });
+    transfers.chain(destroyed)
 }
 
 #[cfg(test)]

@@ -13,12 +13,12 @@ use std::collections::{HashMap, HashSet};
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 use sha2::{Digest, Sha256};
-use tidegate_rules::block::{Address, BlockRef, Hash, Transfer, TransferKey, Unreadable};
+use tidegate_rules::block::{Address, Block, BlockRef, Hash};
 use tidegate_rules::time::Time;
 
 use super::address::{format_address, parse_address};
 use crate::endpoints::{Failure, suspended_for};
-use crate::transfer_log::{Found, is_transfer};
+use crate::transfer_log::{Found, Kind};
 
 /// A block's header, its id recomputed where the node served every field that goes into it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -52,11 +52,12 @@ pub fn parse_header(answer: &[u8]) -> Result<Option<Header>, Failure> {
 }
 
 /// Reads the answer to `gettransactioninfobyblocknum` for the block of `header`: every transfer
-/// of `token` that a successful transaction made, and the logs that should have been one.
+/// of `token` that a successful transaction made, the logs that should have been one, and what
+/// the contract said of itself.
 ///
 /// # Errors
 /// When the answer is an error, or is not whole, or is another block's.
-pub fn parse_infos(answer: &[u8], header: &Header, token: &Address) -> Result<(Vec<Transfer>, Vec<Unreadable>), Failure> {
+pub fn parse_infos(answer: &[u8], header: &Header, token: &Address) -> Result<Block, Failure> {
     if !matches!(answer.trim_ascii_start().first(), Some(b'[')) {
         return Err(complaint(answer).unwrap_or_else(|| garbled("transaction infos", answer)));
     }
@@ -77,7 +78,7 @@ pub fn parse_infos(answer: &[u8], header: &Header, token: &Address) -> Result<(V
             let other = info.number;
             return Err(Failure::transient(format!("asked for the infos of block {number}, got some of block {other}")));
         }
-        let mut logs = info.transfer_logs(&token).enumerate().peekable();
+        let mut logs = info.logs_of(&token).peekable();
         if logs.peek().is_none() {
             continue;
         }
@@ -85,12 +86,12 @@ pub fn parse_infos(answer: &[u8], header: &Header, token: &Address) -> Result<(V
         if !with_logs.insert(tx_hash) {
             return Err(Failure::transient(format!("transaction {tx_hash} is twice in block {number}")));
         }
-        for (rank, log) in logs {
-            let ordinal = u32::try_from(rank).unwrap_or(u32::MAX);
-            found.push(TransferKey { tx_hash, ordinal }, &log.topics, log.data);
+        let mut ordinal = 0;
+        for (kind, log) in logs {
+            found.push(kind, tx_hash, &mut ordinal, &log.topics, log.data);
         }
     }
-    Ok((found.transfers, found.unreadable))
+    Ok(found.into_block(header.at))
 }
 
 /// Reads the answer to `triggerconstantcontract`: what the contract returned, or why it did not.
@@ -110,6 +111,12 @@ pub(super) fn parse_constant(answer: &[u8]) -> Result<Result<Vec<u8>, String>, F
     }
     let returned = called.constant_result.first().map_or("", |text| text.as_ref());
     hex::decode(returned).map(Ok).map_err(|_| garbled("a call", answer))
+}
+
+/// True when a call failed because the contract itself gave up, in the words of java-tron's VM
+/// (Program.Exception): a contract without the function does that, and no other failure means it.
+pub(super) fn is_reverted(why: &str) -> bool {
+    ["REVERT opcode executed", "Invalid operation code", "isn't 'JUMPDEST'"].iter().any(|words| why.contains(words))
 }
 
 /// The failure that an answer in the node's own words stands for: a JSON object with an `Error`
@@ -274,13 +281,14 @@ struct Log<'a> {
 }
 
 impl<'a> Info<'a> {
-    /// The token's `Transfer` logs, in their order, if the transaction did what it says: a
+    /// The token's logs that concern us, in their order, if the transaction did what it says: a
     /// contract's receipt says `SUCCESS`, everything else is a failure or not a contract call.
-    fn transfer_logs<'b>(&'b self, token: &'b Forms) -> impl Iterator<Item = &'b Log<'a>> {
+    fn logs_of<'b>(&'b self, token: &'b Forms) -> impl Iterator<Item = (Kind, &'b Log<'a>)> {
         let receipt = self.receipt.as_ref().and_then(|receipt| receipt.result);
         let succeeded = receipt == Some("SUCCESS") && self.result != Some("FAILED");
         let logs = if succeeded { self.logs.as_slice() } else { &[] };
-        logs.iter().filter(|log| token.is(log.address) && is_transfer(&log.topics))
+        // The address first: a block is full of other tokens' transfers.
+        logs.iter().filter(|log| token.is(log.address)).filter_map(|log| Some((Kind::of(&log.topics)?, log)))
     }
 }
 

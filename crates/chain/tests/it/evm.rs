@@ -4,11 +4,13 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 use tidegate_chain::evm::{EvmChain, EvmConfig};
-use tidegate_chain::{Chain, Error};
-use tidegate_rules::block::{Block, BlockRef, Hash};
+use tidegate_chain::{Chain, Error, STATE_ADDRESSES_MAX, TokenState};
+use tidegate_rules::amount::Raw;
+use tidegate_rules::block::{Address, Block, BlockRef, Hash};
+use tidegate_rules::notice::TokenNotice;
 use tidegate_rules::time::Time;
 
-use crate::evm_node::{EvmNode, bloom_of, chain, hash_of, hex, log, make_chain, token_bloom, usdt};
+use crate::evm_node::{EvmNode, Token, bloom_of, chain, hash_of, hex, log, make_chain, token_bloom, topic, usdt};
 use crate::server::{Answer, Server, pass, pool};
 
 fn values(blocks: &[Block]) -> String {
@@ -404,5 +406,221 @@ async fn a_token_says_who_it_is_or_is_refused() {
             other => panic!("{expected}: {other:?}"),
         }
         assert!(chain.endpoints()[0].available, "the endpoint is not to blame");
+    }
+}
+
+const FROZEN: Address = Address([0xcc; 20]);
+const OTHER: Address = Address([0xdd; 20]);
+
+fn word(byte: &str) -> String {
+    format!("{:0>64}", byte.repeat(20))
+}
+
+/// A log of the token in block 13: the event by its name, its arguments as topics and as data.
+fn notice_log(index: u64, transaction: &str, event: &str, topics: &[&str], data: &str) -> Value {
+    let mut all = vec![topic(event)];
+    all.extend(topics.iter().map(|topic| json!(format!("0x{topic}"))));
+    let mut log = log(13, index, transaction, 0);
+    log["topics"] = all.into();
+    log["data"] = json!(format!("0x{data}"));
+    log
+}
+
+/// A chain of three blocks from 12 on; these are the logs of the one in the middle.
+async fn node_with(logs: Vec<Value>) -> EvmNode {
+    let node = EvmNode::start(make_chain(12, 3, |number| if number == 13 { vec![1] } else { vec![] })).await;
+    node.with(|state| (state.blocks[1].logs, state.filters) = (logs, true));
+    node
+}
+
+fn tx(digit: &str) -> String {
+    format!("0x{}", digit.repeat(64))
+}
+
+#[tokio::test]
+async fn what_the_token_says_of_itself_comes_with_its_transfers() {
+    let (c, d, nine) = (word("cc"), word("dd"), format!("{:064x}", 9));
+    let mut approval = log(13, 3, &tx("1"), 99);
+    approval["topics"][0] = json!("0x8c5be1e5ebec7d5bd14f71427d1e84f3dd0314c0f7b2291e5b200ac8c7c3b925");
+    let mut logs = vec![
+        notice_log(1, &tx("1"), "AddedBlackList", &[], &c),
+        log(13, 2, &tx("1"), 5),
+        approval,
+        notice_log(4, &tx("1"), "Pause", &[], ""),
+        log(13, 5, &tx("1"), 0),
+        notice_log(6, &tx("1"), "Unpause", &[], ""),
+        log(13, 7, &tx("1"), 6),
+        notice_log(8, &tx("2"), "DestroyedBlackFunds", &[], &format!("{c}{nine}")),
+        notice_log(9, &tx("2"), "DestroyedBlackFunds", &[&d], &nine),
+        notice_log(10, &tx("3"), "RemovedBlackList", &[&c], ""),
+        notice_log(11, &tx("4"), "Deprecate", &[], &d),
+    ];
+    let expected = [
+        TokenNotice::Blacklisted(FROZEN),
+        TokenNotice::Paused,
+        TokenNotice::Unpaused,
+        TokenNotice::FundsDestroyed { address: FROZEN, value: Raw::from_units(9) },
+        TokenNotice::FundsDestroyed { address: OTHER, value: Raw::from_units(9) },
+        TokenNotice::Unblacklisted(FROZEN),
+        TokenNotice::Deprecated { successor: OTHER },
+    ];
+    // A provider may give them in any order, and the adapter puts them into that of the chain.
+    logs.reverse();
+    let node = node_with(logs).await;
+    let chain = proven(&[&node]).await;
+    let alone = chain.blocks(13, 1).await.unwrap();
+    assert_eq!(node.calls(), ["getBlockByNumber", "getLogs"], "not a call more than transfers need");
+    let range = chain.blocks(12, 50).await.unwrap();
+    let again = chain.reread(&alone[0].at).await.unwrap().unwrap();
+    assert!(node.calls().contains(&"getBlockReceipts".to_owned()));
+    assert_eq!(range[0].notices, []);
+    for (name, block) in [("alone", &alone[0]), ("in a range", &range[1]), ("by receipts", &again)] {
+        assert_eq!(block.notices, expected, "{name}");
+        let transfers: Vec<_> = block.transfers.iter().map(|t| (t.key.ordinal, t.value.to_string())).collect();
+        assert_eq!(transfers, [(0, "5".to_owned()), (2, "6".to_owned())], "{name}: a notice takes no ordinal");
+    }
+}
+
+/// What is not the token's word is not heard, and what cannot be read keeps no block back. The node
+/// takes filters lightly here, so that the adapter must look itself.
+#[tokio::test]
+async fn notices_that_are_forged_or_malformed_are_left_out() {
+    let (c, d) = (word("cc"), word("dd"));
+    let mut forged = notice_log(1, &tx("1"), "AddedBlackList", &[], &c);
+    forged["address"] = json!("0xeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeee");
+    let table = [
+        ("genuine", notice_log(1, &tx("1"), "AddedBlackList", &[], &c), 1),
+        ("of another contract", forged, 0),
+        ("no address", notice_log(1, &tx("1"), "AddedBlackList", &[], ""), 0),
+        ("two addresses", notice_log(1, &tx("1"), "RemovedBlackList", &[&c, &d], ""), 0),
+        ("an address too many", notice_log(1, &tx("1"), "Deprecate", &[&c], &d), 0),
+        ("a dirty address", notice_log(1, &tx("1"), "AddedBlackList", &[], &"f".repeat(64)), 0),
+        ("half a word", notice_log(1, &tx("1"), "DestroyedBlackFunds", &[&c], "0102"), 0),
+        ("not hex", notice_log(1, &tx("1"), "AddedBlackList", &["zz"], ""), 0),
+        ("a pause with a word", notice_log(1, &tx("1"), "Pause", &[], &c), 0),
+    ];
+    for (name, notice, expected) in table {
+        let node = node_with(vec![notice, log(13, 2, &tx("2"), 5)]).await;
+        node.with(|state| state.filters = false);
+        let chain = chain(&[&node]);
+        let alone = chain.blocks(13, 1).await.unwrap().remove(0);
+        let range = chain.blocks(12, 50).await.unwrap().remove(1);
+        let again = chain.reread(&alone.at).await.unwrap().unwrap();
+        for block in [alone, range, again] {
+            assert_eq!(block.notices.len(), expected, "{name}");
+            assert_eq!((block.transfers.len(), block.unreadable.len()), (1, 0), "{name}: the money comes all the same");
+        }
+    }
+}
+
+/// No node should show logs of a failed transaction; one that does is not believed.
+#[tokio::test]
+async fn a_failed_transactions_notices_are_left_out() {
+    let node = node_with(vec![notice_log(1, &tx("1"), "AddedBlackList", &[], &word("cc")), log(13, 2, &tx("2"), 5)]).await;
+    let chain = chain(&[&node]);
+    let block = chain.blocks(13, 1).await.unwrap().remove(0);
+    let mut receipts = node.with(|state| state.blocks[1].receipts());
+    for (status, expected) in [("0x1", 1), ("0x0", 0)] {
+        receipts[0]["status"] = json!(status);
+        let said = json!({ "result": receipts });
+        node.instead(move |method, _| (method == "eth_getBlockReceipts").then(|| said.clone()));
+        let again = chain.reread(&block.at).await.unwrap().unwrap();
+        assert_eq!((again.notices.len(), again.transfers.len()), (expected, 1), "{status}");
+    }
+}
+
+/// A notice is held to the same proof as a transfer: it must stand in the block that it is said to.
+#[tokio::test]
+async fn a_notice_that_contradicts_its_header_voids_the_answer() {
+    let notice = notice_log(1, &tx("1"), "AddedBlackList", &[], &word("cc"));
+    for (key, value) in [("removed", json!(true)), ("blockHash", json!(hash_of(99))), ("blockNumber", json!("0x63"))] {
+        let mut moved = notice.clone();
+        moved[key] = value;
+        let node = node_with(vec![moved, log(13, 2, &tx("2"), 5)]).await;
+        assert_eq!(told(&chain(&[&node]).blocks(13, 1).await), "transient", "{key}");
+        assert_eq!(told(&chain(&[&node]).blocks(12, 50).await), "transient", "{key}");
+    }
+}
+
+/// Providers that do not know what a list in the place of a topic means hide no money.
+#[tokio::test]
+async fn a_list_of_topics_that_is_not_understood_hides_no_transfer() {
+    let logs = vec![notice_log(1, &tx("1"), "AddedBlackList", &[], &word("cc")), log(13, 2, &tx("2"), 5)];
+
+    // Nothing matches a list: the bloom filter tells, and the second question has no topics.
+    let blind = node_with(logs.clone()).await;
+    blind.instead(|method, params| (method == "eth_getLogs" && !params[0]["topics"].is_null()).then(|| json!({ "result": [] })));
+    for (from, limit) in [(13, 1), (12, 50)] {
+        let blocks = chain(&[&blind]).blocks(from, limit).await.unwrap();
+        let block = blocks.iter().find(|block| block.at.number == 13).unwrap();
+        assert_eq!((values(std::slice::from_ref(block)), block.notices.len()), ("13:5".into(), 1));
+    }
+
+    // Only the first of the list is looked at: that is Transfer.
+    let hasty = node_with(logs).await;
+    let transfer = log(13, 2, &tx("2"), 5);
+    hasty.instead(move |method, params| {
+        assert!(params[0]["topics"].is_null() || params[0]["topics"][0][0] == crate::evm_node::TOPIC);
+        (method == "eth_getLogs").then(|| json!({ "result": [transfer] }))
+    });
+    let block = chain(&[&hasty]).blocks(13, 1).await.unwrap().remove(0);
+    assert_eq!((block.transfers.len(), block.notices.len()), (1, 0));
+}
+
+/// A block with notices alone has a filter that may speak of transfers; asking twice loses nothing.
+#[tokio::test]
+async fn a_block_of_notices_alone_keeps_them_through_a_doubt() {
+    let node = node_with(vec![notice_log(1, &tx("1"), "AddedBlackList", &[], &word("cc"))]).await;
+    for hidden in ["none", "the first time", "the second time"] {
+        node.instead(move |method, params| {
+            let second = params[0]["topics"].is_null();
+            let hides = method == "eth_getLogs" && ((hidden == "the first time" && !second) || (hidden == "the second time" && second));
+            hides.then(|| json!({ "result": [] }))
+        });
+        let block = chain(&[&node]).blocks(13, 1).await.unwrap().remove(0);
+        assert_eq!(block.notices, [TokenNotice::Blacklisted(FROZEN)], "hidden: {hidden}");
+    }
+}
+
+#[tokio::test]
+async fn a_token_is_asked_how_it_stands() {
+    let node = small_node().await;
+    let chain = proven(&[&node]).await;
+    let all = TokenState { paused: Some(false), deprecated: Some(false), blacklisted: vec![] };
+    assert_eq!(chain.token_state(&[]).await.unwrap(), all);
+    assert_eq!(node.calls(), ["call", "call"]);
+    assert_eq!(chain.token_state(&[FROZEN, OTHER]).await.unwrap(), all);
+    assert_eq!(node.calls().len(), 4);
+
+    let token = Token { paused: true, deprecated: true, blacklisted: vec!["cc".repeat(20), "07".repeat(20)] };
+    node.with(|state| state.token = Some(token));
+    let many: Vec<Address> = (1..=49).map(|byte| Address([byte; 20])).chain([FROZEN]).collect();
+    let told = chain.token_state(&many).await.unwrap();
+    assert_eq!(told, TokenState { paused: Some(true), deprecated: Some(true), blacklisted: vec![Address([7; 20]), FROZEN] });
+    node.calls();
+    assert!(matches!(chain.token_state(&[FROZEN; STATE_ADDRESSES_MAX + 1]).await, Err(Error::Refused(_))));
+    assert_eq!(node.calls().len(), 0);
+
+    // BSC's token has no such views; some contracts answer whatever they are asked.
+    node.with(|state| state.token = None);
+    assert_eq!(chain.token_state(&[FROZEN]).await.unwrap(), TokenState::default());
+    for said in ["0x".to_owned(), format!("0x{:064x}", 6), format!("0x{}", "0".repeat(128))] {
+        node.instead(move |method, _| (method == "eth_call").then(|| json!({ "result": said })));
+        assert_eq!(chain.token_state(&[FROZEN]).await.unwrap(), TokenState::default());
+    }
+    assert!(chain.endpoints()[0].available);
+
+    // A node that cannot say must not be taken for a token that says no.
+    for (code, message) in [(-32_000, "missing trie node"), (-32_000, "execution aborted (timeout = 5s)"), (429, "too many requests")] {
+        let (broken, whole) = (small_node().await, small_node().await);
+        whole.with(|state| state.token = Some(Token { blacklisted: vec!["cc".repeat(20)], ..Token::default() }));
+        broken.instead(move |_, params| {
+            let asked = params[0]["data"].as_str().is_some_and(|data| data.starts_with("0xe47d6060"));
+            asked.then(|| json!({ "error": { "code": code, "message": message } }))
+        });
+        let alone = crate::evm_node::chain(&[&broken]).token_state(&[FROZEN]).await;
+        assert!(alone.unwrap_err().is_transient(), "{message}");
+        let told = crate::evm_node::chain(&[&broken, &whole]).token_state(&[FROZEN]).await.unwrap();
+        assert_eq!(told.blacklisted, [FROZEN], "{message}");
     }
 }

@@ -11,6 +11,19 @@ use tidegate_rules::block::Address;
 use crate::server::{Answer, Server, pool};
 
 pub(crate) const TOPIC: &str = "0xddf252ad1be2c89b69c2b068fc378daa952ba7f163c4a11628f55a4df523b3ef";
+/// The first topic of an event of TetherToken.sol.
+pub(crate) fn topic(event: &str) -> Value {
+    let path = format!("{}/tests/data/vectors/abi_selectors_topics.json", env!("CARGO_MANIFEST_DIR"));
+    let vectors: Value = serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
+    vectors["topics"][event].clone()
+}
+
+/// `Transfer` and the events that notices are made of, as they are asked for: any of them.
+fn topics_asked() -> Value {
+    let events = ["Transfer", "AddedBlackList", "RemovedBlackList", "DestroyedBlackFunds", "Pause", "Unpause", "Deprecate"];
+    json!([events.map(topic)])
+}
+
 pub(crate) const USDT: &str = "0xdac17f958d2ee523a2206206994597c13d831ec7";
 
 pub(crate) fn usdt() -> Address {
@@ -52,6 +65,15 @@ impl EvmBlock {
     }
 }
 
+/// What the token says of itself.
+#[derive(Clone, Default)]
+pub(crate) struct Token {
+    pub(crate) paused: bool,
+    pub(crate) deprecated: bool,
+    /// As 40 hex digits.
+    pub(crate) blacklisted: Vec<String>,
+}
+
 /// Says something else than the node would: a `result` or an `error` member.
 type Override = Box<dyn Fn(&str, &Value) -> Option<Value> + Send>;
 
@@ -61,6 +83,11 @@ pub(crate) struct State {
     pub(crate) head: u64,
     pub(crate) finalized: Option<u64>,
     pub(crate) chain_id: u64,
+    /// `None` for a token that has no such views, such as BSC's.
+    pub(crate) token: Option<Token>,
+    topics: Value,
+    /// Some providers take filters lightly: the token's address and topics are looked at or not.
+    pub(crate) filters: bool,
     /// The most blocks one `eth_getLogs` may span, and how the refusal reads.
     pub(crate) range_max: Option<(u64, Value)>,
     /// The most calls in a batch.
@@ -85,6 +112,9 @@ impl EvmNode {
             blocks,
             finalized: None,
             chain_id: 1,
+            token: Some(Token::default()),
+            topics: topics_asked(),
+            filters: false,
             range_max: None,
             batch_max: 1_000,
             error_status: 200,
@@ -163,10 +193,16 @@ fn node(state: &State, method: &str, params: &Value) -> Value {
         }
         "eth_getLogs" => {
             let filter = &params[0];
-            assert_eq!((&filter["address"], &filter["topics"]), (&json!(USDT), &json!([TOPIC])));
+            assert_eq!(filter["address"], USDT);
+            // A block that is doubted is asked for without topics.
+            let all = filter["topics"].is_null() && !filter["blockHash"].is_null();
+            assert!(all || filter["topics"] == state.topics, "{filter}");
+            let named = |log: &Value| state.topics[0].as_array().unwrap().contains(&log["topics"][0]);
+            let wanted = |log: &Value| !state.filters || (log["address"] == USDT && (all || named(log)));
+            let logs_of = |block: &EvmBlock| block.logs.iter().filter(|log| wanted(log)).cloned().collect::<Vec<_>>();
             if !filter["blockHash"].is_null() {
                 return match hashed(&filter["blockHash"]) {
-                    Some(block) => result(json!(block.logs)),
+                    Some(block) => result(json!(logs_of(block))),
                     None => error(-32_000, "unknown block"),
                 };
             }
@@ -175,14 +211,24 @@ fn node(state: &State, method: &str, params: &Value) -> Value {
                 return json!({ "error": refusal });
             }
             // As many nodes still do: what is beyond the head is silently nothing.
-            let logs = (from..=to).filter_map(numbered).flat_map(|block| block.logs.clone());
+            let logs = (from..=to).filter_map(numbered).flat_map(logs_of);
             result(logs.collect())
         }
         "eth_getBlockReceipts" => result(hashed(&params[0]).map_or(Value::Null, |block| json!(block.receipts()))),
         "eth_call" => {
             assert_eq!(params[0]["to"].as_str().unwrap().to_lowercase(), USDT);
-            let symbol = format!("0x{:064x}{:064x}{:0<64}", 32, 4, hex::encode("USDT"));
-            result(if params[0]["data"] == "0x95d89b41" { json!(symbol) } else { json!(format!("0x{:064x}", 6)) })
+            let word = |number: u64| result(json!(format!("0x{number:064x}")));
+            match (params[0]["data"].as_str().unwrap().split_at(10), &state.token) {
+                (("0x95d89b41", ""), _) => result(json!(format!("0x{:064x}{:064x}{:0<64}", 32, 4, hex::encode("USDT")))),
+                (("0x313ce567", ""), _) => word(6),
+                (("0x5c975abb", ""), Some(token)) => word(token.paused.into()),
+                (("0x0e136b19", ""), Some(token)) => word(token.deprecated.into()),
+                (("0xe47d6060", address), Some(token)) => {
+                    let address = address.strip_prefix("000000000000000000000000").unwrap();
+                    word(token.blacklisted.iter().any(|known| known == address).into())
+                }
+                _ => error(3, "execution reverted"),
+            }
         }
         other => error(-32_601, &format!("the method {other} does not exist/is not available")),
     }

@@ -3,10 +3,13 @@
 use serde_json::{Value, json};
 use tidegate_chain::endpoints::Failure;
 use tidegate_chain::tron::{self, Header, parse_address, parse_header, parse_infos};
-use tidegate_chain::{Chain, Error};
+use tidegate_chain::{Chain, Error, STATE_ADDRESSES_MAX, TokenState};
+use tidegate_rules::amount::Raw;
 use tidegate_rules::block::{Address, Block, BlockRef, Hash};
+use tidegate_rules::notice::TokenNotice;
 use tidegate_rules::time::Time;
 
+use crate::evm_node::{Token, topic};
 use crate::server::{Answer, pass};
 use crate::tron_node::{TronNode, ZERO_ROOT, chain, make_chain, make_header, number_of, time_of, transfer_info, trx_info, usdt};
 
@@ -100,8 +103,8 @@ async fn two_real_blocks_with_reconstructed_infos_give_every_transfer() {
 fn genuine_infos_give_what_they_say() {
     let parse = |info: &Value| {
         let header = header_at(info["blockNumber"].as_u64().unwrap(), info["blockTimeStamp"].as_i64().unwrap());
-        let (transfers, unreadable) = parse_infos(json!([info]).to_string().as_bytes(), &header, &usdt()).unwrap();
-        assert_eq!(unreadable, []);
+        let Block { transfers, unreadable, notices, .. } = parse_infos(json!([info]).to_string().as_bytes(), &header, &usdt()).unwrap();
+        assert_eq!((unreadable, notices), (vec![], vec![]));
         let line = |t: &tidegate_rules::block::Transfer| format!("{} {:?} {:?} {}", t.key.ordinal, t.from, t.to, t.value);
         transfers.iter().map(line).collect::<Vec<_>>().join("; ")
     };
@@ -124,7 +127,8 @@ fn genuine_infos_give_what_they_say() {
     }
     let from_the_docs = data("tron/http_gettransactioninfobyblocknum_1.json");
     let header = parse_header(data("tron/http_getblock_1.json").to_string().as_bytes()).unwrap().unwrap();
-    assert_eq!(parse_infos(from_the_docs.to_string().as_bytes(), &header, &usdt()), Ok((vec![], vec![])));
+    let nothing = Block { at: header.at, transfers: vec![], unreadable: vec![], notices: vec![] };
+    assert_eq!(parse_infos(from_the_docs.to_string().as_bytes(), &header, &usdt()), Ok(nothing));
 }
 
 /// Every element of the hostile block, and what must come of it. Transactions with nothing to
@@ -133,7 +137,8 @@ fn genuine_infos_give_what_they_say() {
 fn the_hostile_block_gives_exactly_the_money_in_it() {
     let infos = data("tron/SYNTHETIC_gettransactioninfobyblocknum_adversarial.json").to_string();
     let header = header_at(69_316_562, 1_738_601_505_000);
-    let (transfers, unreadable) = parse_infos(infos.as_bytes(), &header, &usdt()).unwrap();
+    let Block { transfers, unreadable, notices, .. } = parse_infos(infos.as_bytes(), &header, &usdt()).unwrap();
+    assert_eq!(notices, []);
     let mut found: Vec<(usize, String)> = Vec::new();
     let place = |key: tidegate_rules::block::TransferKey| (key.tx_hash.to_string()[..4].to_owned(), key.ordinal);
     for transfer in &transfers {
@@ -176,7 +181,7 @@ fn outcomes_gate_logs() {
         info["receipt"] = receipt.clone();
         info["result"] = result.clone();
         let header = header_at(7, time_of(7) as i64);
-        let (transfers, _) = parse_infos(json!([info]).to_string().as_bytes(), &header, &usdt()).unwrap();
+        let Block { transfers, .. } = parse_infos(json!([info]).to_string().as_bytes(), &header, &usdt()).unwrap();
         assert_eq!(transfers.len(), expected, "receipt {receipt}, result {result}");
     }
 }
@@ -200,7 +205,7 @@ fn a_log_is_the_tokens_by_its_whole_address() {
         let mut info = transfer_info(7, &"1".repeat(64), 5);
         info["log"][0]["address"] = json!(address);
         let header = header_at(7, time_of(7) as i64);
-        let (transfers, _) = parse_infos(json!([info]).to_string().as_bytes(), &header, &usdt()).unwrap();
+        let Block { transfers, .. } = parse_infos(json!([info]).to_string().as_bytes(), &header, &usdt()).unwrap();
         assert_eq!(transfers.len(), expected, "{address}");
     }
 }
@@ -229,14 +234,14 @@ fn answers_that_are_not_whole_are_not_answers() {
     ];
     for (name, answer, expected) in table {
         let found = match parse_infos(answer.as_bytes(), &header_at(7, time_of(7) as i64), &usdt()) {
-            Ok((transfers, _)) => format!("{} transfers", transfers.len()),
+            Ok(block) => format!("{} transfers", block.transfers.len()),
             Err(Failure::Transient { .. }) => "transient".into(),
             Err(failure) => format!("{failure:?}"),
         };
         assert_eq!(found, expected, "{name}");
     }
     let empty = Header { is_empty: true, ..header_at(7, time_of(7) as i64) };
-    assert_eq!(parse_infos(b"[]", &empty, &usdt()), Ok((vec![], vec![])));
+    assert_eq!(parse_infos(b"[]", &empty, &usdt()).unwrap().transfers, []);
     parse_infos(json!([info]).to_string().as_bytes(), &empty, &usdt()).unwrap_err();
 }
 
@@ -522,6 +527,145 @@ async fn a_token_says_who_it_is_or_is_refused() {
             Err(Error::Refused(text)) => assert!(text.contains(expected), "{text}"),
             other => panic!("{expected}: {other:?}"),
         }
+    }
+}
+
+/// A log of the token: the event by its name, its arguments as topics and as data.
+fn notice_log(event: &str, topics: &[&str], data: &str) -> Value {
+    let topic = topic(event);
+    let mut all = vec![topic.as_str().unwrap().trim_start_matches("0x").to_owned()];
+    all.extend(topics.iter().map(|topic| (*topic).to_owned()));
+    json!({ "address": "a614f803b6fd780986a42c78ec9c7f77e6ded13c", "topics": all, "data": data })
+}
+
+/// A successful transaction of block `number` with these logs.
+fn info_with(number: u64, id: u64, logs: Vec<Value>) -> Value {
+    let mut info = transfer_info(number, &format!("{id:064x}"), 1);
+    info["log"] = logs.into();
+    info
+}
+
+const FROZEN: Address = Address([0xcc; 20]);
+const OTHER: Address = Address([0xdd; 20]);
+
+fn word(byte: &str) -> String {
+    format!("{:0>64}", byte.repeat(20))
+}
+
+/// Indexed or not, in the order of the chain, and without a call more than transfers need.
+#[tokio::test]
+async fn what_the_token_says_of_itself_comes_with_its_transfers() {
+    let (c, d) = (word("cc"), word("dd"));
+    let value = format!("{:064x}", 9);
+    let transfer = |value: u64| transfer_info(7, "", value)["log"][0].clone();
+    let infos = vec![
+        info_with(7, 1, vec![notice_log("AddedBlackList", &[&c], ""), notice_log("AddedBlackList", &[], &d)]),
+        info_with(7, 2, vec![transfer(5), notice_log("Pause", &[], ""), transfer(0), notice_log("Unpause", &[], ""), transfer(6)]),
+        info_with(7, 3, vec![notice_log("DestroyedBlackFunds", &[&c], &value)]),
+        info_with(7, 4, vec![notice_log("DestroyedBlackFunds", &[], &format!("{d}{value}"))]),
+        info_with(7, 5, vec![notice_log("RemovedBlackList", &[], &c), notice_log("Deprecate", &[], &d)]),
+    ];
+    let expected = [
+        TokenNotice::Blacklisted(FROZEN),
+        TokenNotice::Blacklisted(OTHER),
+        TokenNotice::Paused,
+        TokenNotice::Unpaused,
+        TokenNotice::FundsDestroyed { address: FROZEN, value: Raw::from_units(9) },
+        TokenNotice::FundsDestroyed { address: OTHER, value: Raw::from_units(9) },
+        TokenNotice::Unblacklisted(FROZEN),
+        TokenNotice::Deprecated { successor: OTHER },
+    ];
+    let node = TronNode::start(make_chain(7, 1, |_| infos.clone())).await;
+    let chain = chain(&[&node]);
+    chain.head().await.unwrap();
+    node.calls();
+    let block = chain.blocks(7, 1).await.unwrap().remove(0);
+    assert_eq!(node.calls(), 2);
+    assert_eq!(block.notices, expected);
+    let transfers: Vec<_> = block.transfers.iter().map(|t| (t.key.ordinal, t.value.to_string())).collect();
+    assert_eq!(transfers, [(0, "5".to_owned()), (2, "6".to_owned())], "a notice takes no ordinal");
+    assert_eq!(chain.reread(&block.at).await.unwrap(), Some(block));
+}
+
+/// What is not the token's word is not heard, and what cannot be read keeps no block back.
+#[tokio::test]
+async fn notices_that_are_forged_failed_or_malformed_are_left_out() {
+    let c = word("cc");
+    let genuine = || notice_log("AddedBlackList", &[&c], "");
+    let transfer = transfer_info(7, "", 5)["log"][0].clone();
+    let mut forged = genuine();
+    forged["address"] = json!("ee".repeat(20));
+    let failed = |receipt: Value, result: Value| {
+        let mut info = info_with(7, 1, vec![genuine()]);
+        info["receipt"] = receipt;
+        info["result"] = result;
+        info
+    };
+    let ran_out = json!({ "result": "OUT_OF_TIME" });
+    let table = [
+        ("genuine", info_with(7, 1, vec![genuine()]), 1),
+        ("of another contract", info_with(7, 1, vec![forged]), 0),
+        ("out of time, with its logs", failed(ran_out, json!("FAILED")), 0),
+        ("failed by the result", failed(json!({ "result": "SUCCESS" }), json!("FAILED")), 0),
+        ("no receipt", failed(Value::Null, Value::Null), 0),
+        ("no address", info_with(7, 1, vec![notice_log("AddedBlackList", &[], "")]), 0),
+        ("two addresses", info_with(7, 1, vec![notice_log("RemovedBlackList", &[&c, &c], "")]), 0),
+        ("a dirty address", info_with(7, 1, vec![notice_log("Deprecate", &[], &"f".repeat(64))]), 0),
+        ("half a word", info_with(7, 1, vec![notice_log("DestroyedBlackFunds", &[&c], "0102")]), 0),
+        ("not hex", info_with(7, 1, vec![notice_log("AddedBlackList", &["zz"], "")]), 0),
+        ("a pause with a word", info_with(7, 1, vec![notice_log("Pause", &[], &c)]), 0),
+    ];
+    for (name, info, expected) in table {
+        let infos = json!([info, info_with(7, 2, vec![transfer.clone()])]).to_string();
+        let block = parse_infos(infos.as_bytes(), &header_at(7, time_of(7) as i64), &usdt()).unwrap();
+        assert_eq!(block.notices.len(), expected, "{name}");
+        assert_eq!((block.transfers.len(), block.unreadable.len()), (1, 0), "{name}: the money comes all the same");
+    }
+}
+
+#[tokio::test]
+async fn a_token_is_asked_how_it_stands() {
+    let node = small_node().await;
+    let chain = chain(&[&node]);
+    chain.head().await.unwrap();
+    node.calls();
+    let all = TokenState { paused: Some(false), deprecated: Some(false), blacklisted: vec![] };
+    assert_eq!(chain.token_state(&[]).await.unwrap(), all);
+    assert_eq!(node.calls(), 2);
+    assert_eq!(chain.token_state(&[FROZEN, OTHER]).await.unwrap(), all);
+    assert_eq!(node.calls(), 4);
+
+    let token = Token { paused: true, deprecated: true, blacklisted: vec!["cc".repeat(20), "07".repeat(20)] };
+    node.with(|state| state.token = Some(token));
+    let many: Vec<Address> = (1..=49).map(|byte| Address([byte; 20])).chain([FROZEN]).collect();
+    let told = chain.token_state(&many).await.unwrap();
+    assert_eq!(told, TokenState { paused: Some(true), deprecated: Some(true), blacklisted: vec![Address([7; 20]), FROZEN] });
+    node.calls();
+    assert!(matches!(chain.token_state(&[FROZEN; STATE_ADDRESSES_MAX + 1]).await, Err(Error::Refused(_))));
+    assert_eq!(node.calls(), 0);
+
+    node.with(|state| state.token = None);
+    assert_eq!(chain.token_state(&[FROZEN]).await.unwrap(), TokenState::default(), "a token without such views");
+    assert!(chain.endpoints()[0].available);
+
+    // A node that cannot say must not be taken for a token that says no.
+    let late = json!({ "result": { "result": true, "message": hex::encode("CPU timeout for 'PUSH1' operation executing") },
+        "constant_result": [""] });
+    let busy = json!({ "result": { "code": "OTHER_ERROR", "message": hex::encode("class java.lang.NullPointerException : null") } });
+    for answer in [Answer::Json(late), Answer::Json(busy), Answer::Status(500, &[], "{}".into())] {
+        let (broken, whole) = (small_node().await, small_node().await);
+        whole.with(|state| state.token = Some(Token { blacklisted: vec!["cc".repeat(20)], ..Token::default() }));
+        broken.instead(move |asked| (asked.body["function_selector"] == "isBlackListed(address)").then(|| answer.clone()));
+        assert_eq!(told_state(&crate::tron_node::chain(&[&broken]), FROZEN).await, "transient");
+        assert_eq!(told_state(&crate::tron_node::chain(&[&broken, &whole]), FROZEN).await, "blacklisted 1");
+    }
+}
+
+async fn told_state(chain: &impl Chain, address: Address) -> String {
+    match chain.token_state(&[address]).await {
+        Ok(state) => format!("blacklisted {}", state.blacklisted.len()),
+        Err(error) if error.is_transient() => "transient".into(),
+        Err(_) => "refused".into(),
     }
 }
 

@@ -9,6 +9,7 @@ use sha2::{Digest, Sha256};
 use tidegate_chain::tron::{TronChain, TronConfig, parse_address};
 use tidegate_rules::block::Address;
 
+use crate::evm_node::Token;
 use crate::server::{Answer, Asked, Server, pool};
 
 /// Mainnet's genesis block id; its last four bytes are the chain id.
@@ -29,6 +30,8 @@ pub(crate) struct State {
     pub(crate) blocks: BTreeMap<u64, (Value, Value)>,
     pub(crate) head: u64,
     pub(crate) solid: u64,
+    /// `None` for a token that has no such views.
+    pub(crate) token: Option<Token>,
     pub(crate) instead: Option<Override>,
 }
 
@@ -40,7 +43,7 @@ pub(crate) struct TronNode {
 
 impl TronNode {
     pub(crate) async fn start(blocks: impl IntoIterator<Item = (Value, Value)>) -> Self {
-        let mut state = State::default();
+        let mut state = State { token: Some(Token::default()), ..State::default() };
         for (header, infos) in blocks {
             state.head = number_of(&header);
             state.blocks.insert(state.head, (header, infos));
@@ -94,14 +97,27 @@ fn node(state: &State, asked: &Asked) -> Answer {
             number.and_then(|number| state.blocks.get(&number)).map_or(json!([]), |(_, infos)| infos.clone())
         }
         "triggerconstantcontract" => {
-            let word = match asked.body["function_selector"].as_str().unwrap() {
-                "symbol()" => format!("{:064x}{:064x}{:0<64}", 32, 4, hex::encode("USDT")),
-                _ => format!("{:064x}", 6),
+            let number = |number: u64| format!("{number:064x}");
+            let word = match (asked.body["function_selector"].as_str().unwrap(), asked.body["parameter"].as_str(), &state.token) {
+                ("symbol()", None, _) => format!("{:064x}{:064x}{:0<64}", 32, 4, hex::encode("USDT")),
+                ("decimals()", None, _) => number(6),
+                ("paused()", None, Some(token)) => number(token.paused.into()),
+                ("deprecated()", None, Some(token)) => number(token.deprecated.into()),
+                ("isBlackListed(address)", Some(address), Some(token)) => {
+                    let address = address.strip_prefix("000000000000000000000000").unwrap();
+                    number(token.blacklisted.iter().any(|known| known == address).into())
+                }
+                _ => return Answer::Json(reverted()),
             };
             json!({ "result": { "result": true }, "energy_used": 2207, "constant_result": [word] })
         }
         other => panic!("the adapter called {other}"),
     })
+}
+
+/// As java-tron shows it: the call went through, and the contract gave up.
+fn reverted() -> Value {
+    json!({ "result": { "result": true, "message": hex::encode("REVERT opcode executed") }, "energy_used": 1984, "constant_result": [""] })
 }
 
 /// As java-tron shows it: a default number is left out, and the witness is a sentence.

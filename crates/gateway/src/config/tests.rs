@@ -539,7 +539,7 @@ fn no_secret_is_ever_printed() {
     let shown = format!("{config:?} {config:#?} {}", config.database.url);
     assert!(!shown.contains("hunter2"), "{shown}");
     assert!(shown.contains("https://eth.example") && shown.contains("postgres://db.example"), "what is not secret is shown");
-    assert_eq!(config.master_key.unwrap().expose(), "hunter2");
+    assert_eq!(config.master_key.unwrap().text.expose(), "hunter2");
     assert_eq!(config.salt.unwrap().expose(), "hunter2");
 
     // Every place that may hold a secret, spoiled.
@@ -651,7 +651,7 @@ fn the_master_key_may_be_in_a_file() {
     let error = read(&env, None).unwrap_err().to_string();
     assert!(error.starts_with(&format!("{MASTER_KEY_FILE}: expected a readable file at {}, found none: ", file.display())), "{error}");
     std::fs::write(&file, "hunter2\n").unwrap();
-    assert_eq!(read(&env, None).unwrap().master_key.unwrap().expose(), "hunter2");
+    assert_eq!(read(&env, None).unwrap().master_key.unwrap().text.expose(), "hunter2");
     std::fs::write(&file, "\n").unwrap();
     let error = read(&env, None).unwrap_err().to_string();
     assert!(error.contains("found an empty one"), "{error}");

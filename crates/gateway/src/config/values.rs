@@ -8,6 +8,7 @@ use std::str::FromStr;
 use tidegate_rules::amount::Amount;
 use tidegate_rules::block::Network;
 use tidegate_rules::time::Span;
+use tidegate_rules::wallet::WalletKind;
 use url::Url;
 
 use super::{DatabaseUrl, Kind, LogFormat, SecretText, SecretUrl};
@@ -106,6 +107,15 @@ pub(super) const KIND: Form<Kind> = Form {
         "evm" => Ok(Kind::Evm),
         "tron" => Ok(Kind::Tron),
         _ => Err(Found::Text),
+    },
+};
+
+pub(super) const WALLETS: Form<WalletKind> = Form {
+    expected: "\"random\", \"hd\" or \"watch\"",
+    echo: Echo::Quote,
+    parse: |text| match WalletKind::from_name(text) {
+        None | Some(WalletKind::Imported) => Err(Found::Text),
+        Some(kind) => Ok(kind),
     },
 };
 

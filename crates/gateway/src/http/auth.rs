@@ -20,6 +20,7 @@ use tokio::time::Instant;
 
 use super::App;
 use crate::config::IpRange;
+use crate::people::Doer;
 use crate::problem::Problem;
 use crate::store::ApiKeyRow;
 
@@ -40,6 +41,8 @@ pub enum Scope {
     WalletsRead,
     /// Make and change wallets.
     WalletsWrite,
+    /// Everything.
+    Admin,
 }
 
 impl Scope {
@@ -49,6 +52,7 @@ impl Scope {
             Self::OrdersWrite => "orders:write",
             Self::WalletsRead => "wallets:read",
             Self::WalletsWrite => "wallets:write",
+            Self::Admin => "admin",
         }
     }
 }
@@ -131,17 +135,25 @@ fn client_address(peer: IpAddr, headers: &HeaderMap, trusted: &[IpRange]) -> IpA
 }
 
 /// Whoever made the request, by a key that exists.
-pub struct Caller(ApiKeyRow);
+pub struct Caller {
+    key: ApiKeyRow,
+    address: IpAddr,
+}
 
 impl Caller {
     /// The caller's shop.
     pub const fn merchant(&self) -> MerchantId {
-        self.0.merchant
+        self.key.merchant
+    }
+
+    /// Who this is, for the audit log.
+    pub fn doer(&self) -> Doer {
+        Doer { actor: self.key.id.clone(), origin: self.address.to_string() }
     }
 
     /// Refuses a key without this scope.
     pub fn require(&self, scope: Scope) -> Result<(), Problem> {
-        if self.0.scopes.split(' ').any(|has| has == scope.name() || has == "admin") {
+        if self.key.scopes.split(' ').any(|has| has == scope.name() || has == "admin") {
             return Ok(());
         }
         Err(Problem::new(StatusCode::FORBIDDEN, "insufficient_scope", format!("this call needs a key with the scope {}", scope.name())))
@@ -158,16 +170,16 @@ impl FromRequestParts<App> for Caller {
         let secret = header.to_str().ok().and_then(|value| value.strip_prefix("Bearer ")).map(str::trim);
         let secret = secret.filter(|secret| secret.starts_with("tg_")).ok_or_else(missing)?;
         let hash = hash_key(secret);
+        let peer = parts.extensions.get::<ConnectInfo<SocketAddr>>().map_or(IpAddr::from([0, 0, 0, 0]), |peer| peer.0.ip());
+        let address = client_address(peer, &parts.headers, &app.gateway.config.server.trusted_proxies);
         if let Some(key) = app.keys.known(&hash) {
-            return Ok(Self(key));
+            return Ok(Self { key, address });
         }
         let Some(key) = app.gateway.store.api_key(&hash).await? else {
-            let peer = parts.extensions.get::<ConnectInfo<SocketAddr>>().map_or(IpAddr::from([0, 0, 0, 0]), |peer| peer.0.ip());
-            let address = client_address(peer, &parts.headers, &app.gateway.config.server.trusted_proxies);
             return Err(app.offenders.refuse(address, "this API key is not known here; `tidegate api-key create` makes one"));
         };
         app.keys.learn(hash, key.clone());
-        Ok(Self(key))
+        Ok(Self { key, address })
     }
 }
 

@@ -7,7 +7,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 use utoipa_swagger_ui::SwaggerUi;
 
-use super::{App, ProblemBody, api, wallets};
+use super::{App, ProblemBody, api, safe, wallets};
 
 /// What the document says besides its calls.
 #[derive(OpenApi)]
@@ -16,7 +16,7 @@ use super::{App, ProblemBody, api, wallets};
     components(schemas(ProblemBody)),
     modifiers(&Bearer),
     security(("api_key" = [])),
-    tags((name = "orders", description = "What shops do"), (name = "networks", description = "What is on offer"), (name = "wallets", description = "The wallet pool, for operators"))
+    tags((name = "orders", description = "What shops do"), (name = "networks", description = "What is on offer"), (name = "wallets", description = "The wallet pool, for operators"), (name = "safe", description = "Alerts and the audit log, for operators"))
 )]
 struct Document;
 
@@ -43,7 +43,16 @@ pub fn routes() -> (Router<App>, utoipa::openapi::OpenApi) {
         .routes(routes!(wallets::generate_wallets))
         .routes(routes!(wallets::import_wallet))
         .routes(routes!(wallets::list_wallets))
-        .routes(routes!(wallets::get_wallet))
+        .routes(routes!(wallets::get_wallet, safe::update_wallet))
+        .routes(routes!(safe::stats))
+        .routes(routes!(safe::put_status))
+        .routes(routes!(safe::put_risk))
+        .routes(routes!(safe::release))
+        .routes(routes!(safe::verify))
+        .routes(routes!(safe::list_alerts))
+        .routes(routes!(safe::acknowledge_alert))
+        .routes(routes!(safe::close_alert))
+        .routes(routes!(safe::list_audit))
         .split_for_parts()
 }
 

@@ -10,6 +10,7 @@ mod health;
 mod idempotency;
 mod pay;
 mod request;
+mod safe;
 mod wallets;
 
 use std::net::SocketAddr;

@@ -17,7 +17,7 @@ use super::request::{EmptyBody, Params, RawBody};
 use super::{App, ProblemBody};
 use crate::config::SecretText;
 use crate::orders::part_named;
-use crate::pool::GENERATE_MAX;
+use crate::pool::{Batch, GENERATE_MAX};
 use crate::problem::Problem;
 use crate::store::{WalletFilter, WalletRow};
 
@@ -38,7 +38,7 @@ pub struct WalletView {
     network: String,
     /// Its address.
     address: String,
-    /// `random` or `imported`.
+    /// `random`, `hd`, `watch` or `imported`.
     kind: String,
     /// `available`, `occupied`, `cooldown`, `disabled` or `frozen`.
     #[schema(example = "available")]
@@ -78,7 +78,7 @@ impl From<&WalletRow> for WalletView {
             balance: None,
             balance_at: None,
             order_id: row.order.map(|order| order.to_string()),
-            risk_level: row.risk_level.clone(),
+            risk_level: row.risk_level.name().to_owned(),
             created_at: row.created_at.to_string(),
             last_used_at: row.last_used_at.map(|at| at.to_string()),
         }
@@ -137,9 +137,13 @@ pub struct GenerateWallets {
     count: u32,
     /// What their names start with, instead of the template of the configuration.
     name_prefix: Option<String>,
+    /// `random`, `hd` or `watch`; what the configuration says for the network where it is missing.
+    kind: Option<String>,
+    /// Which seed or extended public key, by name or id; the newest where it is missing.
+    source: Option<String>,
 }
 
-fn checked_name(pointer: &str, name: Option<String>) -> Result<Option<String>, Problem> {
+pub(super) fn checked_name(pointer: &str, name: Option<String>) -> Result<Option<String>, Problem> {
     match name {
         Some(name) if name.is_empty() || name.chars().count() > NAME_MAX || name.chars().any(char::is_control) => {
             Err(Problem::invalid(pointer, format!("expected 1 to {NAME_MAX} printable characters")))
@@ -163,7 +167,13 @@ pub async fn generate_wallets(State(app): State<App>, caller: Caller, body: RawB
         }
         let made = |wallets: &[NewWallet]| Answer::json(StatusCode::CREATED, &WalletPage::made(wallets));
         let keep = |wallets: &[NewWallet]| keeper.as_ref().map(|keeper| keeper.keep(&made(wallets)));
-        let wallets = app.gateway.pool.generate(&app.gateway, part, asked.count, prefix.as_deref(), keep).await?;
+        let kind = asked.kind.map(|name| {
+            WalletKind::from_name(&name)
+                .filter(|kind| *kind != WalletKind::Imported)
+                .ok_or_else(|| Problem::invalid("/kind", "expected random, hd or watch"))
+        });
+        let batch = Batch { count: asked.count, name_prefix: prefix.as_deref(), kind: kind.transpose()?, source: asked.source.as_deref() };
+        let wallets = app.gateway.pool.generate(&app.gateway, part, &batch, &caller.doer(), keep).await?;
         Ok((made(&wallets), Kept::InItsCommit))
     })
     .await
@@ -210,7 +220,8 @@ pub async fn import_wallet(State(app): State<App>, caller: Caller, body: RawBody
             Answer::json(StatusCode::CREATED, &WalletView::from(wallet)).at(format!("/api/v1/admin/wallets/{}", wallet.id))
         };
         let keep = |wallets: &[NewWallet]| keeper.as_ref().zip(wallets.first()).map(|(keeper, wallet)| keeper.keep(&made(wallet)));
-        let wallet = app.gateway.pool.import(&app.gateway, part, asked.private_key.0.expose(), name.as_deref(), keep).await?;
+        let wallet =
+            app.gateway.pool.import(&app.gateway, part, asked.private_key.0.expose(), name.as_deref(), &caller.doer(), keep).await?;
         Ok((made(&wallet), Kept::InItsCommit))
     })
     .await
@@ -227,7 +238,7 @@ pub struct ListWallets {
     status: Option<String>,
     /// With this address.
     address: Option<String>,
-    /// `random` or `imported`.
+    /// `random`, `hd`, `watch` or `imported`.
     kind: Option<String>,
     /// How many, 1 to 200.
     limit: Option<u32>,
@@ -245,7 +256,9 @@ pub async fn list_wallets(State(app): State<App>, caller: Caller, Params(query):
         WalletStatus::from_name(&name)
             .ok_or_else(|| Problem::invalid("status", "expected available, occupied, cooldown, disabled or frozen"))
     });
-    let kind = query.kind.map(|name| WalletKind::from_name(&name).ok_or_else(|| Problem::invalid("kind", "expected random or imported")));
+    let kind = query
+        .kind
+        .map(|name| WalletKind::from_name(&name).ok_or_else(|| Problem::invalid("kind", "expected random, hd, watch or imported")));
     let filter = WalletFilter {
         network: query.network.map(|network| Network::new(&network)),
         status: status.transpose()?,

@@ -4,12 +4,14 @@
 
 use serde_json::{Map, Value, json};
 use sqlx::any::AnyArguments;
-use sqlx::{Any, AnyConnection};
+use sqlx::{Any, AnyConnection, Row as _};
 use tidegate_rules::amount::Amount;
-use tidegate_rules::block::BlockRef;
+use tidegate_rules::audit;
+use tidegate_rules::block::{BlockRef, Network};
 use tidegate_rules::changes::{
-    Changes, Cursor, DeliveryChange, DeliveryState, JournalEntry, KeptAnswer, NewAlert, NewEvent, NewLease, NewOrder, NewWallet,
-    OrderChange, TransferChange, WalletChange, WalletMove,
+    AlertChange, Changes, Cursor, DeliveryChange, DeliveryState, Derivation, JournalEntry, KeptAnswer, NewAlert, NewApiKey, NewAudit,
+    NewEvent, NewLease, NewMerchant, NewOrder, NewSource, NewWallet, OrderChange, Reseal, SealedIn, TransferChange, WalletChange,
+    WalletMove,
 };
 use tidegate_rules::lease::Lease;
 use tidegate_rules::order::{Depth, Facts, PaidBy, Terms};
@@ -42,6 +44,9 @@ pub(super) async fn apply(db: &mut AnyConnection, group: &[&Changes]) -> Applied
     for change in all(group, |changes| &changes.transfers) {
         must!(record_transfer(db, change));
     }
+    for derivation in all(group, |changes| &changes.derivations) {
+        must!(move_index(db, derivation));
+    }
     insert_wallets(db, &all(group, |changes| &changes.new_wallets)).await?;
     insert_orders(db, &all(group, |changes| &changes.new_orders)).await?;
     for (lease, to) in all(group, |changes| &changes.ended_leases) {
@@ -55,6 +60,17 @@ pub(super) async fn apply(db: &mut AnyConnection, group: &[&Changes]) -> Applied
     }
     for change in all(group, |changes| &changes.deliveries) {
         change_delivery(db, change).await?;
+    }
+    insert_sources(db, &all(group, |changes| &changes.new_sources)).await?;
+    insert_merchants(db, &all(group, |changes| &changes.new_merchants)).await?;
+    insert_api_keys(db, &all(group, |changes| &changes.new_api_keys)).await?;
+    must!(reseal(db, &all(group, |changes| &changes.reseals)));
+    for change in all(group, |changes| &changes.alert_changes) {
+        must!(change_alert(db, change));
+    }
+    let audit = all(group, |changes| &changes.audit);
+    if !audit.is_empty() {
+        append_audit(db, &audit).await?;
     }
     for answer in group.iter().filter_map(|changes| changes.answer.as_ref()) {
         keep_answer(db, answer).await?;
@@ -204,11 +220,11 @@ async fn insert_wallets(db: &mut AnyConnection, wallets: &[&NewWallet]) -> Resul
         write_rows(
             db,
             &of_network,
-            "(?,?,?,?,?,?,'available',?,?,'low',?,0,?,?,1)",
+            "(?,?,?,?,?,?,'available',?,?,'low',?,0,?,?,?,?,1)",
             |rows| {
                 format!(
                     "INSERT INTO usdt_wallets (id, name, network, address, address_hex, kind, status, sealed_key, tag, risk_level, queue_rank, ever_leased, \
-                     epoch, created_at, version) VALUES {rows}"
+                     epoch, source_id, derive_index, created_at, version) VALUES {rows}"
                 )
             },
             |statement, wallet| {
@@ -219,10 +235,12 @@ async fn insert_wallets(db: &mut AnyConnection, wallets: &[&NewWallet]) -> Resul
                     .bind(wallet.address_text.as_str())
                     .bind(hex::encode(wallet.address.0))
                     .bind(wallet.kind.name())
-                    .bind(wallet.sealed_key.as_str())
+                    .bind(wallet.sealed_key.as_deref())
                     .bind(wallet.tag.as_str())
                     .bind(wallet.queue_rank)
                     .bind(epoch)
+                    .bind(wallet.source.map(|(source, _)| source.to_string()))
+                    .bind(wallet.source.map(|(_, index)| i64::from(index)))
                     .bind(wallet.created_at.millis())
             },
         )
@@ -267,7 +285,7 @@ async fn change_wallet(db: &mut AnyConnection, change: &WalletChange) -> Applied
         // Written above, many at a time.
         WalletMove::Lease { .. } => return Ok(Commit::Done),
         WalletMove::Rest { leased_to, until } => {
-            sqlx::query("UPDATE usdt_wallets SET status = 'cooldown', leased_to = $1, rested_at = $2, order_id = NULL, version = version + 1 WHERE id = $3 AND version = $4")
+            sqlx::query("UPDATE usdt_wallets SET status = CASE status WHEN 'occupied' THEN 'cooldown' ELSE status END, leased_to = $1, rested_at = $2, order_id = NULL, version = version + 1 WHERE id = $3 AND version = $4")
                 .bind(height(*leased_to))
                 .bind(until.millis())
                 .bind(id)
@@ -278,6 +296,32 @@ async fn change_wallet(db: &mut AnyConnection, change: &WalletChange) -> Applied
         WalletMove::Return { queue_rank } => {
             sqlx::query("UPDATE usdt_wallets SET status = 'available', queue_rank = $1, version = version + 1 WHERE id = $2 AND version = $3 AND status = 'cooldown'")
                 .bind(*queue_rank)
+                .bind(id)
+                .bind(change.version)
+                .execute(db)
+                .await?
+        }
+        WalletMove::Put { status, queue_rank, rested_at } => {
+            sqlx::query("UPDATE usdt_wallets SET status = $1, queue_rank = $2, rested_at = COALESCE($3, rested_at), version = version + 1 WHERE id = $4 AND version = $5")
+                .bind(status.name())
+                .bind(*queue_rank)
+                .bind(millis(*rested_at))
+                .bind(id)
+                .bind(change.version)
+                .execute(db)
+                .await?
+        }
+        WalletMove::Risk(level) => {
+            sqlx::query("UPDATE usdt_wallets SET risk_level = $1, version = version + 1 WHERE id = $2 AND version = $3")
+                .bind(level.name())
+                .bind(id)
+                .bind(change.version)
+                .execute(db)
+                .await?
+        }
+        WalletMove::Rename(name) => {
+            sqlx::query("UPDATE usdt_wallets SET name = $1, version = version + 1 WHERE id = $2 AND version = $3")
+                .bind(name)
                 .bind(id)
                 .bind(change.version)
                 .execute(db)
@@ -558,6 +602,175 @@ async fn insert_events(db: &mut AnyConnection, events: &[&NewEvent]) -> Result<(
 /// Scheme, host and port: who a receiver is.
 fn origin(url: &str) -> String {
     url::Url::parse(url).map_or_else(|_| url.to_owned(), |url| url.origin().ascii_serialization())
+}
+
+async fn insert_sources(db: &mut AnyConnection, sources: &[&NewSource]) -> Result<(), sqlx::Error> {
+    for source in sources {
+        sqlx::query("INSERT INTO key_sources (id, kind, name, network, account, sealed, xpub, mac, created_at) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)")
+            .bind(source.id.to_string())
+            .bind(source.kind.name())
+            .bind(&source.name)
+            .bind(source.network.as_ref().map(Network::as_str))
+            .bind(i64::from(source.account))
+            .bind(source.sealed.as_deref())
+            .bind(source.xpub.as_deref())
+            .bind(source.mac.as_deref())
+            .bind(source.created_at.millis())
+            .execute(&mut *db)
+            .await?;
+    }
+    Ok(())
+}
+
+async fn insert_merchants(db: &mut AnyConnection, merchants: &[&NewMerchant]) -> Result<(), sqlx::Error> {
+    for merchant in merchants {
+        sqlx::query("INSERT INTO merchants (id, name, webhook_url, webhook_secret, created_at) VALUES ($1, $2, $3, $4, $5)")
+            .bind(merchant.id.to_string())
+            .bind(&merchant.name)
+            .bind(merchant.webhook_url.as_deref())
+            .bind(&merchant.webhook_secret)
+            .bind(merchant.created_at.millis())
+            .execute(&mut *db)
+            .await?;
+    }
+    Ok(())
+}
+
+async fn insert_api_keys(db: &mut AnyConnection, keys: &[&NewApiKey]) -> Result<(), sqlx::Error> {
+    for key in keys {
+        sqlx::query("INSERT INTO api_keys (id, merchant_id, secret_hash, scopes, livemode, created_at) VALUES ($1, $2, $3, $4, $5, $6)")
+            .bind(&key.id)
+            .bind(key.merchant.to_string())
+            .bind(&key.secret_hash)
+            .bind(&key.scopes)
+            .bind(i64::from(key.livemode))
+            .bind(key.created_at.millis())
+            .execute(&mut *db)
+            .await?;
+    }
+    Ok(())
+}
+
+/// Table, id column and column of a place.
+pub(super) const fn place(place: SealedIn) -> (&'static str, &'static str, &'static str) {
+    match place {
+        SealedIn::WalletKey => ("usdt_wallets", "id", "sealed_key"),
+        SealedIn::WalletTag => ("usdt_wallets", "id", "tag"),
+        SealedIn::LeaseTag => ("leases", "id", "tag"),
+        SealedIn::Seed => ("key_sources", "id", "sealed"),
+        SealedIn::SourceMac => ("key_sources", "id", "mac"),
+        SealedIn::WebhookSecret => ("merchants", "id", "webhook_secret"),
+        SealedIn::Setting => ("settings", "name", "value"),
+    }
+}
+
+/// Puts new texts in the place of old ones, many at a time.
+async fn reseal(db: &mut AnyConnection, reseals: &[&Reseal]) -> Applied {
+    let mut rest = reseals.to_vec();
+    rest.sort_by_key(|reseal| reseal.place);
+    for group in rest.chunk_by(|a, b| a.place == b.place) {
+        let Some(first) = group.first() else { continue };
+        let (table, id, column) = place(first.place);
+        let changed = write_rows(
+            db,
+            group,
+            "(CAST(? AS TEXT),CAST(? AS TEXT),CAST(? AS TEXT))",
+            |rows| {
+                format!(
+                    "UPDATE {table} SET {column} = asked.column3 FROM (VALUES {rows}) AS asked \
+                     WHERE {table}.{id} = asked.column1 AND {table}.{column} = asked.column2"
+                )
+            },
+            |statement, reseal| statement.bind(reseal.id.as_str()).bind(reseal.old.as_str()).bind(reseal.new.as_str()),
+        )
+        .await?;
+        if usize::try_from(changed) != Ok(group.len()) {
+            return Ok(Commit::Conflict);
+        }
+    }
+    Ok(Commit::Done)
+}
+
+/// A source's index moves from where the caller saw it, so that two callers never use the same.
+async fn move_index(db: &mut AnyConnection, derivation: &Derivation) -> Applied {
+    let moved = if derivation.from == 0 {
+        sqlx::query("INSERT INTO derivations (source_id, network, next_index) VALUES ($1, $2, $3)")
+            .bind(derivation.source.to_string())
+            .bind(derivation.network.as_str())
+            .bind(i64::from(derivation.to))
+            .execute(db)
+            .await?
+    } else {
+        sqlx::query("UPDATE derivations SET next_index = $1 WHERE source_id = $2 AND network = $3 AND next_index = $4")
+            .bind(i64::from(derivation.to))
+            .bind(derivation.source.to_string())
+            .bind(derivation.network.as_str())
+            .bind(i64::from(derivation.from))
+            .execute(db)
+            .await?
+    };
+    Ok(one(&moved))
+}
+
+/// Appends to the hash chain. The lock on the one row of `audit_head` puts writers in line.
+async fn append_audit(db: &mut AnyConnection, rows: &[&NewAudit]) -> Result<(), sqlx::Error> {
+    sqlx::query("INSERT INTO audit_head (id, seq, hash) VALUES (1, 0, $1) ON CONFLICT (id) DO NOTHING")
+        .bind(audit::GENESIS)
+        .execute(&mut *db)
+        .await?;
+    let head = sqlx::query("UPDATE audit_head SET seq = seq + $1 WHERE id = 1 RETURNING seq, hash")
+        .bind(i64::try_from(rows.len()).unwrap_or(i64::MAX))
+        .fetch_one(&mut *db)
+        .await?;
+    let last: i64 = head.try_get("seq")?;
+    let mut hash: String = head.try_get("hash")?;
+    let first = last.saturating_sub(i64::try_from(rows.len()).unwrap_or(0)).saturating_add(1);
+    for (seq, row) in (first..).zip(rows) {
+        let entry = audit_entry(seq, row);
+        hash = audit::link(&hash, &entry);
+        sqlx::query("INSERT INTO audit_log (seq, at, actor, action, subject, origin, reason, detail, hash) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)")
+            .bind(seq)
+            .bind(row.at.millis())
+            .bind(&row.actor)
+            .bind(row.action.name())
+            .bind(&row.subject)
+            .bind(&row.origin)
+            .bind(&row.reason)
+            .bind(&row.detail)
+            .bind(&hash)
+            .execute(&mut *db)
+            .await?;
+    }
+    sqlx::query("UPDATE audit_head SET hash = $1 WHERE id = 1").bind(&hash).execute(db).await?;
+    Ok(())
+}
+
+fn audit_entry(seq: i64, row: &NewAudit) -> audit::Entry {
+    audit::Entry {
+        seq: u64::try_from(seq).unwrap_or(0),
+        at: row.at,
+        actor: row.actor.clone(),
+        action: row.action.name().to_owned(),
+        subject: row.subject.clone(),
+        origin: row.origin.clone(),
+        reason: row.reason.clone(),
+        detail: row.detail.clone(),
+    }
+}
+
+async fn change_alert(db: &mut AnyConnection, change: &AlertChange) -> Applied {
+    let result = sqlx::query(
+        "UPDATE alerts SET status = $1, changed_at = $2, changed_by = $3, reason = COALESCE($4, reason) WHERE id = $5 AND status = $6",
+    )
+    .bind(change.to.name())
+    .bind(change.at.millis())
+    .bind(&change.by)
+    .bind(change.reason.as_deref())
+    .bind(change.id.to_string())
+    .bind(change.from.name())
+    .execute(db)
+    .await?;
+    Ok(one(&result))
 }
 
 /// The same thing raises one alert, however often it is seen.

@@ -10,6 +10,7 @@
 mod apply;
 mod read;
 mod rows;
+mod safe;
 mod schema;
 
 use std::time::Duration;
@@ -25,6 +26,7 @@ pub use rows::{
     ApiKeyRow, DueDelivery, EventRow, KeptAnswerRow, MerchantRow, NetworkRow, OrderRow, TransferRow, WalletCount, WalletRow, is_consistent,
     marks,
 };
+pub use safe::{AlertFilter, AlertRow, AuditFilter, AuditRow, SourceRow};
 
 /// How many waiting requests the SQLite writer commits together at most.
 const GROUP_MAX: usize = 128;

@@ -70,25 +70,25 @@ pub struct WalletFilter {
 
 /// A value for a placeholder.
 #[derive(Clone)]
-enum Arg {
+pub(super) enum Arg {
     Text(String),
     Number(i64),
 }
 
 /// A `WHERE` that grows: the one text that is put together at run time. Values only ever go in as
 /// arguments.
-struct Where {
+pub(super) struct Where {
     sql: String,
     args: Vec<Arg>,
 }
 
 impl Where {
-    fn new(select: &str) -> Self {
+    pub(super) fn new(select: &str) -> Self {
         Self { sql: format!("{select} WHERE 1 = 1"), args: Vec::new() }
     }
 
     /// ` AND …` with `?` standing for the value.
-    fn and(&mut self, condition: &str, value: Option<Arg>) {
+    pub(super) fn and(&mut self, condition: &str, value: Option<Arg>) {
         let Some(value) = value else { return };
         self.args.push(value);
         let placeholder = format!("${}", self.args.len());
@@ -96,7 +96,7 @@ impl Where {
         self.sql.push_str(&condition.replace('?', &placeholder));
     }
 
-    fn is_in(&mut self, column: &str, values: impl Iterator<Item = String>) {
+    pub(super) fn is_in(&mut self, column: &str, values: impl Iterator<Item = String>) {
         let mut placeholders = Vec::new();
         for value in values {
             self.args.push(Arg::Text(value));
@@ -105,13 +105,13 @@ impl Where {
         self.sql.push_str(&format!(" AND {column} IN ({})", placeholders.join(", ")));
     }
 
-    fn then(mut self, rest: &str) -> Self {
+    pub(super) fn then(mut self, rest: &str) -> Self {
         self.sql.push(' ');
         self.sql.push_str(rest);
         self
     }
 
-    async fn fetch(self, store: &Store) -> Found<Vec<AnyRow>> {
+    pub(super) async fn fetch(self, store: &Store) -> Found<Vec<AnyRow>> {
         let mut query: Query<'_, Any, AnyArguments> = sqlx::query(AssertSqlSafe(self.sql));
         for arg in self.args {
             query = match arg {
@@ -139,19 +139,6 @@ impl Store {
         self.setting(name).await?.ok_or_else(|| StoreError::corrupt("setting", name))
     }
 
-    /// Adds a merchant; false when the name is taken.
-    pub async fn add_merchant(&self, merchant: &MerchantRow, at: Time) -> Found<bool> {
-        let added = sqlx::query("INSERT INTO merchants (id, name, webhook_url, webhook_secret, created_at) VALUES ($1, $2, $3, $4, $5) ON CONFLICT (name) DO NOTHING")
-            .bind(merchant.id.to_string())
-            .bind(&merchant.name)
-            .bind(merchant.webhook_url.as_deref())
-            .bind(&merchant.webhook_secret)
-            .bind(at.millis())
-            .execute(&self.readers)
-            .await?;
-        Ok(added.rows_affected() == 1)
-    }
-
     /// Which merchants are there?
     pub async fn merchants(&self) -> Found<Vec<MerchantRow>> {
         let rows = sqlx::query("SELECT id, name, webhook_url, webhook_secret FROM merchants ORDER BY id").fetch_all(&self.readers).await?;
@@ -165,20 +152,6 @@ impl Store {
                 })
             })
             .collect()
-    }
-
-    /// Adds an API key by the hash of its secret.
-    pub async fn add_api_key(&self, key: &ApiKeyRow, secret_hash: &str, livemode: bool, at: Time) -> Found<()> {
-        sqlx::query("INSERT INTO api_keys (id, merchant_id, secret_hash, scopes, livemode, created_at) VALUES ($1, $2, $3, $4, $5, $6)")
-            .bind(&key.id)
-            .bind(key.merchant.to_string())
-            .bind(secret_hash)
-            .bind(&key.scopes)
-            .bind(i64::from(livemode))
-            .bind(at.millis())
-            .execute(&self.readers)
-            .await?;
-        Ok(())
     }
 
     /// Whose key hashes to this?
@@ -251,7 +224,7 @@ impl Store {
     /// Which wallets may be leased next, longest rested first?
     pub async fn free_wallets(&self, name: &Network, limit: i64) -> Found<Vec<WalletRow>> {
         let rows = sqlx::query(
-            "SELECT * FROM usdt_wallets WHERE network = $1 AND status = 'available' AND risk_level = 'low' ORDER BY queue_rank, id LIMIT $2",
+            "SELECT * FROM usdt_wallets WHERE network = $1 AND status = 'available' AND risk_level IN ('low', 'watch') ORDER BY queue_rank, id LIMIT $2",
         )
         .bind(name.as_str())
         .bind(limit)

@@ -11,13 +11,14 @@ use sqlx::any::AnyRow;
 use tidegate_rules::amount::Amount;
 use tidegate_rules::block::{Address, BlockRef, Hash, Network, TransferKey};
 use tidegate_rules::changes::{Details, Recorded};
-use tidegate_rules::id::{DeliveryId, LeaseId, MerchantId, OrderId, TransferId, WalletId};
+use tidegate_rules::id::{DeliveryId, LeaseId, MerchantId, OrderId, SourceId, TransferId, WalletId};
 use tidegate_rules::lease::Lease;
 use tidegate_rules::order::{
     self, Confirmation, Depth, Exception, Facts, Mark, Order, Paid, PaidBy, Payment, PaymentStatus, Status, Tally, Terms,
 };
 use tidegate_rules::time::{Span, Time};
-use tidegate_rules::wallet::{WalletKind, WalletStatus};
+use tidegate_rules::wallet::{RiskLevel, WalletKind, WalletStatus};
+use tidegate_vault::SealedKey;
 
 use super::StoreError;
 
@@ -84,14 +85,20 @@ pub struct WalletRow {
     pub status: WalletStatus,
     /// The MAC over (id, network, address).
     pub tag: String,
+    /// The sealed key, of a random or imported one.
+    pub sealed_key: Option<SealedKey>,
+    /// What it is derived from, and its index there.
+    pub source: Option<(SourceId, u32)>,
     /// Restricts its use.
-    pub risk_level: String,
+    pub risk_level: RiskLevel,
     /// Whether it was ever leased.
     pub ever_leased: bool,
     /// Where its last lease ended.
     pub leased_to: Option<u64>,
     /// The highest block with a recorded transfer to it.
     pub paid_at: Option<u64>,
+    /// Its last lease ended: it rests, or has rested.
+    pub rested_at: Option<Time>,
     /// The order it is leased to.
     pub order: Option<OrderId>,
     /// Since when.
@@ -243,6 +250,11 @@ pub(super) fn number(row: &AnyRow, column: &'static str) -> Found<u64> {
     u64::try_from(value).map_err(|_| StoreError::corrupt(column, value))
 }
 
+pub(super) fn small(row: &AnyRow, column: &'static str) -> Found<u32> {
+    let value: i64 = row.try_get(column)?;
+    u32::try_from(value).map_err(|_| StoreError::corrupt(column, value))
+}
+
 pub(super) fn number_some(row: &AnyRow, column: &'static str) -> Found<Option<u64>> {
     let value: Option<i64> = row.try_get(column)?;
     value.map(|value| u64::try_from(value).map_err(|_| StoreError::corrupt(column, value))).transpose()
@@ -286,10 +298,16 @@ pub(super) fn wallet(row: &AnyRow) -> Found<WalletRow> {
         kind: named(row, "kind", WalletKind::from_name)?,
         status: named(row, "status", WalletStatus::from_name)?,
         tag: row.try_get("tag")?,
-        risk_level: row.try_get("risk_level")?,
+        sealed_key: row.try_get::<Option<String>, _>("sealed_key")?.map(SealedKey::from_text),
+        source: match parse_some(row, "source_id")? {
+            Some(source) => Some((source, small(row, "derive_index")?)),
+            None => None,
+        },
+        risk_level: named(row, "risk_level", RiskLevel::from_name)?,
         ever_leased: flag(row, "ever_leased")?,
         leased_to: number_some(row, "leased_to")?,
         paid_at: number_some(row, "paid_at")?,
+        rested_at: time_some(row, "rested_at")?,
         order: parse_some(row, "order_id")?,
         created_at: time(row, "created_at")?,
         last_used_at: time_some(row, "last_used_at")?,

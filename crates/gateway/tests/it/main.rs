@@ -42,6 +42,7 @@ mod dev;
 mod kill;
 mod payment_on_anvil;
 mod payment_on_postgres;
+mod safe;
 mod simulation;
 mod start;
 mod store_contract;

@@ -52,6 +52,11 @@ impl Process {
         .await
     }
 
+    /// Its number in the system.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// `kill -9`: the process gets no chance to tidy up.
     pub fn kill(&mut self) {
         let _ = self.child.kill();

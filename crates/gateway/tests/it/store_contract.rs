@@ -15,21 +15,23 @@ use proptest::test_runner::{Config, TestRunner};
 use sqlx::{AssertSqlSafe, Connection as _, Row as _};
 use tidegate::clock::id_bytes;
 use tidegate::store::{
-    ApiKeyRow, Commit, Engine, MerchantRow, Migrate, OrderFilter, OrderRow, Store, StoreError, TransferRow, WalletFilter,
+    AlertFilter, AuditFilter, Commit, Engine, Migrate, OrderFilter, OrderRow, Store, StoreError, TransferRow, WalletFilter,
 };
-use tidegate_rules::alert::AlertKind;
+use tidegate_rules::alert::{AlertKind, AlertStatus};
 use tidegate_rules::amount::{Amount, Raw};
+use tidegate_rules::audit::{self, Action};
 use tidegate_rules::block::{Address, BlockRef, Hash, Network, TransferKey};
 use tidegate_rules::changes::{
-    Changes, Cursor, DeliveryChange, DeliveryState, Details, JournalEntry, KeptAnswer, NewAlert, NewEvent, NewLease, NewOrder, NewWallet,
-    OrderChange, Recorded, TransferChange, WalletChange, WalletMove,
+    AlertChange, Changes, Cursor, DeliveryChange, DeliveryState, Derivation, Details, JournalEntry, KeptAnswer, NewAlert, NewApiKey,
+    NewAudit, NewEvent, NewLease, NewMerchant, NewOrder, NewWallet, OrderChange, Recorded, Reseal, SealedIn, TransferChange, WalletChange,
+    WalletMove,
 };
-use tidegate_rules::id::{AlertId, DeliveryId, EventId, KeyId, LeaseId, MerchantId, OrderId, TransferId, WalletId};
+use tidegate_rules::id::{AlertId, DeliveryId, EventId, KeyId, LeaseId, MerchantId, OrderId, SourceId, TransferId, WalletId};
 use tidegate_rules::lease::Lease;
 use tidegate_rules::notify::EventType;
 use tidegate_rules::order::{self, Confirmation, Depth, Exception, Facts, Mark, Order, Paid, PaidBy, Payment, Status, Tally, Terms};
 use tidegate_rules::time::{Span, Time};
-use tidegate_rules::wallet::{WalletKind, WalletStatus};
+use tidegate_rules::wallet::{RiskLevel, WalletKind, WalletStatus, may_lease};
 
 use crate::postgres;
 
@@ -56,6 +58,11 @@ contract!(
     versions_are_compared_and_set,
     of_many_who_read_the_same_version_one_wins,
     one_that_is_in_the_way_spoils_no_other,
+    the_audit_log_is_one_chain_however_many_write_it,
+    an_index_is_used_once_and_never_goes_back,
+    an_alert_takes_a_step_from_where_it_was,
+    sealed_texts_change_only_where_the_old_one_stands,
+    risky_wallets_are_not_offered,
     i2_a_wallet_has_one_live_lease,
     i3_a_transfer_is_stored_once,
     a_shops_number_is_used_once_per_merchant,
@@ -159,7 +166,8 @@ fn new_wallet(network: &Network) -> NewWallet {
         address,
         address_text: format!("T{address:?}"),
         kind: WalletKind::Random,
-        sealed_key: "sealed".into(),
+        sealed_key: Some("sealed".into()),
+        source: None,
         tag: format!("tag of {address:?}"),
         queue_rank: 0,
         created_at: at(0),
@@ -505,6 +513,142 @@ async fn one_that_is_in_the_way_spoils_no_other(ground: Ground) {
     }
     assert_eq!(store.order(old.id).await.unwrap().unwrap().version, 1);
     assert_eq!(store.kept_answer("taken").await.unwrap().unwrap().body, "first");
+}
+
+fn done_by(actor: &str) -> NewAudit {
+    NewAudit {
+        at: at(1),
+        actor: actor.into(),
+        action: Action::WalletStatus,
+        subject: "wal_1".into(),
+        origin: "127.0.0.1".into(),
+        reason: "because".into(),
+        detail: "{}".into(),
+    }
+}
+
+async fn the_audit_log_is_one_chain_however_many_write_it(ground: Ground) {
+    let store = ground.open().await;
+    assert_eq!(store.audit_head().await.unwrap(), None);
+    let writers = (0..40).map(|n| {
+        let store = store.clone();
+        let audit = (0..=n % 3).map(|_| done_by(&format!("key_{n}"))).collect();
+        tokio::spawn(async move {
+            // On PostgreSQL those that meet at the head of the chain try again.
+            while store.commit(Changes { audit: Vec::clone(&audit), ..Changes::default() }).await.unwrap() == Commit::Conflict {}
+        })
+    });
+    for writer in join_all(writers).await {
+        writer.unwrap();
+    }
+    let rows = store.audit_after(0, 1_000).await.unwrap();
+    let head = audit::verify(rows.iter().map(|row| (&row.entry, row.hash.as_str()))).unwrap();
+    assert_eq!((rows.len(), Some((head.seq, head.hash))), (79, store.audit_head().await.unwrap()));
+
+    // Newest first, by who did it.
+    let filter = AuditFilter { actor: Some("key_2".into()), before: Some(80), ..AuditFilter::default() };
+    let page = store.audit(filter, 2).await.unwrap();
+    assert_eq!(page.len(), 2);
+    assert!(page.iter().all(|row| row.entry.actor == "key_2") && page[0].entry.seq > page[1].entry.seq);
+
+    // What is not stored leaves no row.
+    let stale = WalletChange { id: WalletId::new(at(0), id_bytes()), version: 7, kind: WalletMove::Risk(RiskLevel::High) };
+    let both = Changes { wallets: vec![stale], audit: vec![done_by("nobody")], ..Changes::default() };
+    assert_eq!(store.commit(both).await.unwrap(), Commit::Conflict);
+    assert_eq!(store.audit_head().await.unwrap().unwrap().0, 79);
+}
+
+async fn an_index_is_used_once_and_never_goes_back(ground: Ground) {
+    let store = ground.open().await;
+    let source = SourceId::new(at(0), id_bytes());
+    assert_eq!(store.next_index(source, &tron()).await.unwrap(), 0);
+    let derive = |from: u32, to: u32| {
+        let wallets = (from..to).map(|index| NewWallet {
+            source: Some((source, index)),
+            sealed_key: None,
+            kind: WalletKind::Hd,
+            ..new_wallet(&tron())
+        });
+        Changes {
+            new_wallets: wallets.collect(),
+            derivations: vec![Derivation { source, network: tron(), from, to }],
+            ..Changes::default()
+        }
+    };
+    // Ten ask for the same ten indexes: one gets them.
+    let race = join_all((0..10).map(|_| {
+        let (store, changes) = (store.clone(), derive(0, 10));
+        tokio::spawn(async move { store.commit(changes).await.unwrap() })
+    }))
+    .await;
+    assert_eq!(race.into_iter().filter(|outcome| *outcome.as_ref().unwrap() == Commit::Done).count(), 1);
+    assert_eq!(store.next_index(source, &tron()).await.unwrap(), 10);
+    assert_eq!(store.next_index(source, &Network::new("ethereum")).await.unwrap(), 0, "every network counts for itself");
+    assert_eq!(store.commit(derive(5, 8)).await.unwrap(), Commit::Conflict);
+    assert_eq!(store.commit(derive(10, 11)).await.unwrap(), Commit::Done);
+    let mut indexes: Vec<u32> = store.wallets_after(None, 100).await.unwrap().iter().map(|row| row.source.unwrap().1).collect();
+    indexes.sort_unstable();
+    assert_eq!(indexes, (0..11).collect::<Vec<u32>>(), "no gap and nothing twice");
+}
+
+async fn an_alert_takes_a_step_from_where_it_was(ground: Ground) {
+    let store = ground.open().await;
+    done(&store, Changes { alerts: vec![new_alert(AlertKind::StrayMoney, "tx 1")], ..Changes::default() }).await;
+    let row = store.alerts(AlertFilter::default(), 10).await.unwrap().remove(0);
+    assert_eq!((row.status, row.changed_by.clone()), (AlertStatus::Open, None));
+    let step = |from: AlertStatus, to: AlertStatus| Changes {
+        alert_changes: vec![AlertChange { id: row.id, from, to, by: "key_1".into(), reason: Some("looked".into()), at: at(9) }],
+        ..Changes::default()
+    };
+    assert_eq!(store.commit(step(AlertStatus::Acknowledged, AlertStatus::Closed)).await.unwrap(), Commit::Conflict);
+    assert_eq!(store.commit(step(AlertStatus::Open, AlertStatus::Closed)).await.unwrap(), Commit::Done);
+    let row = store.alert(row.id).await.unwrap().unwrap();
+    assert_eq!((row.status, row.changed_by.as_deref(), row.reason.as_deref()), (AlertStatus::Closed, Some("key_1"), Some("looked")));
+    let open = AlertFilter { status: Some(AlertStatus::Open), ..AlertFilter::default() };
+    assert!(store.alerts(open, 10).await.unwrap().is_empty());
+}
+
+async fn sealed_texts_change_only_where_the_old_one_stands(ground: Ground) {
+    let store = ground.open().await;
+    let sealed =
+        |n: usize| NewWallet { sealed_key: Some(format!("v1.aaaaaaaa.{n}")), tag: format!("v1.aaaaaaaa.tag{n}"), ..new_wallet(&tron()) };
+    let wallets: Vec<NewWallet> = (0..70).map(sealed).collect();
+    done(&store, Changes { new_wallets: wallets.clone(), ..Changes::default() }).await;
+    let found = store.sealed_by_others(SealedIn::WalletKey, "bbbbbbbb", "", 1_000).await.unwrap();
+    assert_eq!(found.len(), 70);
+    let reseals: Vec<Reseal> = found
+        .iter()
+        .map(|(id, old)| Reseal { place: SealedIn::WalletKey, id: id.clone(), old: old.clone(), new: old.replace("aaaaaaaa", "bbbbbbbb") })
+        .collect();
+    done(&store, Changes { reseals: reseals[..69].to_vec(), ..Changes::default() }).await;
+    let left = store.sealed_by_others(SealedIn::WalletKey, "bbbbbbbb", "", 1_000).await.unwrap();
+    assert_eq!(left, [found[69].clone()]);
+    // A second rotation that read the same rows stores nothing, not even what it could.
+    assert_eq!(store.commit(Changes { reseals: reseals[60..].to_vec(), ..Changes::default() }).await.unwrap(), Commit::Conflict);
+    assert_eq!(store.sealed_by_others(SealedIn::WalletKey, "bbbbbbbb", "", 1_000).await.unwrap(), left);
+    assert_eq!(store.sealed_by_others(SealedIn::WalletTag, "aaaaaaaa", "", 10).await.unwrap(), []);
+}
+
+async fn risky_wallets_are_not_offered(ground: Ground) {
+    let store = ground.open().await;
+    let wallets = add_wallets(&store, 4).await;
+    for (wallet, level) in wallets.iter().zip(RiskLevel::ALL) {
+        let change = WalletChange { id: wallet.id, version: 1, kind: WalletMove::Risk(*level) };
+        done(&store, Changes { wallets: vec![change], ..Changes::default() }).await;
+    }
+    let free = store.free_wallets(&wallets[0].network, 10).await.unwrap();
+    let mut levels: Vec<&str> = free.iter().map(|row| row.risk_level.name()).collect();
+    levels.sort_unstable();
+    assert_eq!(levels, ["low", "watch"]);
+    assert!(free.iter().all(|row| may_lease(row.status, row.risk_level)));
+
+    // A lease that ends leaves a frozen wallet frozen.
+    let (id, rest) =
+        (wallets[0].id, |version| WalletChange { id: wallets[0].id, version, kind: WalletMove::Rest { leased_to: 9, until: at(99) } });
+    let put = |status, version| WalletChange { id, version, kind: WalletMove::Put { status, queue_rank: 5, rested_at: None } };
+    done(&store, Changes { wallets: vec![put(WalletStatus::Frozen, 2)], ..Changes::default() }).await;
+    done(&store, Changes { wallets: vec![rest(3)], ..Changes::default() }).await;
+    assert_eq!(store.wallet(id).await.unwrap().unwrap().status, WalletStatus::Frozen);
 }
 
 async fn i2_a_wallet_has_one_live_lease(ground: Ground) {
@@ -1508,7 +1652,7 @@ async fn a_database_is_not_migrated_unasked(ground: Ground) {
 async fn two_that_open_an_empty_database_at_once_both_may(ground: Ground) {
     let openings = join_all((0..8).map(|_| ground.try_open(Migrate::Yes))).await;
     let stores: Vec<Store> = openings.into_iter().map(|opened| opened.unwrap()).collect();
-    assert_eq!(ground.look("SELECT name FROM schema_versions").await, ["first"]);
+    assert_eq!(ground.look("SELECT name FROM schema_versions").await, ["first", "safe"]);
     // Each of them writes, and all read the same.
     for store in &stores {
         add_wallets(store, 2).await;
@@ -1529,22 +1673,32 @@ async fn settings_merchants_and_keys_are_kept(ground: Ground) {
     assert!(race.iter().all(|found| *found == race[0]), "two salts: {race:?}");
     assert_eq!(store.setting("salt").await.unwrap().as_ref(), race.first());
 
-    let merchant = |name: &str| MerchantRow {
+    let merchant = |name: &str| NewMerchant {
         id: MerchantId::new(at(0), id_bytes()),
         name: name.into(),
         webhook_url: Some("https://shop.example/hook".into()),
         webhook_secret: "sealed".into(),
+        created_at: at(1),
     };
     let main = merchant("main");
-    assert!(store.add_merchant(&main, at(1)).await.unwrap());
-    assert!(!store.add_merchant(&merchant("main"), at(1)).await.unwrap(), "the name is taken");
-    assert!(store.add_merchant(&merchant("second"), at(1)).await.unwrap());
+    let add = async |merchant: NewMerchant| store.commit(Changes { new_merchants: vec![merchant], ..Changes::default() }).await.unwrap();
+    assert_eq!(add(main.clone()).await, Commit::Done);
+    assert_eq!(add(merchant("main")).await, Commit::Conflict, "the name is taken");
+    assert_eq!(add(merchant("second")).await, Commit::Done);
     let found = store.merchants().await.unwrap();
     assert_eq!((found.len(), found[0].id, found[0].webhook_url.clone()), (2, main.id, main.webhook_url.clone()));
 
-    let key = ApiKeyRow { id: KeyId::new(at(0), id_bytes()).to_string(), merchant: main.id, scopes: "orders:read orders:write".into() };
-    store.add_api_key(&key, "hash", true, at(1)).await.unwrap();
-    assert!(store.add_api_key(&ApiKeyRow { id: "key_2".into(), ..key.clone() }, "hash", true, at(1)).await.is_err());
+    let key = NewApiKey {
+        id: KeyId::new(at(0), id_bytes()).to_string(),
+        merchant: main.id,
+        secret_hash: "hash".into(),
+        scopes: "orders:read orders:write".into(),
+        livemode: true,
+        created_at: at(1),
+    };
+    let add = async |key: NewApiKey| store.commit(Changes { new_api_keys: vec![key], ..Changes::default() }).await.unwrap();
+    assert_eq!(add(key.clone()).await, Commit::Done);
+    assert_eq!(add(NewApiKey { id: "key_2".into(), ..key.clone() }).await, Commit::Conflict);
     let found = store.api_key("hash").await.unwrap().unwrap();
     assert_eq!((found.id, found.merchant, found.scopes), (key.id, main.id, key.scopes));
     assert!(store.api_key("another hash").await.unwrap().is_none());

@@ -1,8 +1,8 @@
 //! The master key, and the addresses that private keys give.
 
-use tidegate_vault::{InvalidKey, MasterKey, MasterKeyError, OsEntropy, Salt, SaltError, VerifyError, Wallet};
+use tidegate_vault::{InvalidKey, MasterKey, MasterKeyError, OpenError, OsEntropy, Salt, SaltError, VerifyError, Wallet, key_id_of};
 
-use crate::{OTHER, Seeded, VAULT, address, text, unlock, vectors};
+use crate::{OTHER, Seeded, VAULT, address, key, text, unlock, vectors};
 
 #[test]
 fn a_master_key_is_32_random_bytes_in_hex_or_base64() {
@@ -38,6 +38,7 @@ fn a_master_key_is_32_random_bytes_in_hex_or_base64() {
             Err(MasterKeyError::Empty) => "empty",
             Err(MasterKeyError::Malformed) => "malformed",
             Err(MasterKeyError::Weak) => "weak",
+            Err(MasterKeyError::SameParts) => "same",
         };
         assert_eq!(found, expected.trim(), "{input}");
         if let Err(error) = MasterKey::parse(input) {
@@ -95,7 +96,7 @@ fn private_keys_give_the_published_addresses() {
         let made = VAULT.import_wallet(private_key, "w", "tron", &mut Seeded(1)).unwrap();
         assert_eq!(made.address, address(expected), "{expected}");
         let wallet = Wallet { id: "w", network: "tron", address: &made.address };
-        VAULT.verify_wallet(&wallet, &made.sealed, &made.tag).unwrap();
+        VAULT.verify_wallet(&wallet, &key(&made), &made.tag).unwrap();
     };
     for vector in vectors("key_to_address.json") {
         check(text(&vector, "private_key"), text(&vector, "tron_hex"));
@@ -139,16 +140,16 @@ fn what_is_no_private_key_is_refused() {
 fn a_generated_wallet_is_whole_and_nobody_elses() {
     let made = VAULT.generate_wallet("w1", "tron", &mut OsEntropy);
     let wallet = Wallet { id: "w1", network: "tron", address: &made.address };
-    VAULT.verify_wallet(&wallet, &made.sealed, &made.tag).unwrap();
+    VAULT.verify_wallet(&wallet, &key(&made), &made.tag).unwrap();
 
     let again = VAULT.generate_wallet("w1", "tron", &mut OsEntropy);
     assert_ne!(made.address, again.address);
     assert_eq!(
-        VAULT.verify_wallet(&wallet, &again.sealed, &made.tag),
-        Err(VerifyError::Key(tidegate_vault::OpenError::Refused)),
+        VAULT.verify_wallet(&wallet, &key(&again), &made.tag),
+        Err(VerifyError::Key(OpenError::Refused)),
         "the key of another wallet"
     );
-    assert_eq!(VAULT.verify_wallet(&wallet, &made.sealed, &again.tag), Err(VerifyError::Tag));
+    assert_eq!(VAULT.verify_wallet(&wallet, &key(&made), &again.tag), Err(VerifyError::Tag));
 }
 
 #[test]
@@ -178,12 +179,91 @@ fn a_tag_holds_for_one_wallet_on_one_network_with_one_address() {
 fn a_rotation_takes_over_whole_wallets_only() {
     let made = VAULT.generate_wallet("w1", "tron", &mut Seeded(3));
     let wallet = Wallet { id: "w1", network: "tron", address: &made.address };
-    let adopted = OTHER.adopt_wallet(&VAULT, &wallet, &made.sealed, &made.tag, &mut Seeded(4)).unwrap();
+    let sealed = made.sealed.as_ref().unwrap();
+    let adopted = OTHER.adopt_wallet(&VAULT, &wallet, sealed, &made.tag, &mut Seeded(4)).unwrap();
+    let adopted_key = adopted.sealed.as_ref().unwrap();
     assert_eq!(adopted.address, made.address);
-    assert_eq!(adopted.sealed.key_id(), Some(OTHER.key_id()));
-    OTHER.verify_wallet(&wallet, &adopted.sealed, &adopted.tag).unwrap();
-    VAULT.verify_wallet(&wallet, &adopted.sealed, &made.tag).unwrap_err();
+    assert_eq!(adopted_key.key_id(), Some(OTHER.key_id()));
+    assert_eq!((key_id_of(&made.tag), key_id_of(&adopted.tag)), (Some(VAULT.key_id()), Some(OTHER.key_id())));
+    OTHER.verify_wallet(&wallet, &key(&adopted), &adopted.tag).unwrap();
+    VAULT.verify_wallet(&wallet, &key(&adopted), &made.tag).unwrap_err();
 
-    let refused = OTHER.adopt_wallet(&VAULT, &wallet, &made.sealed, &adopted.tag, &mut Seeded(5));
-    assert_eq!(refused.unwrap_err(), VerifyError::Tag);
+    let elsewhere = Wallet { id: "w2", ..wallet };
+    for tag in [VAULT.tag(&elsewhere), OTHER.tag(&elsewhere), String::new(), "v1.00000000.".to_owned()] {
+        for sealed in [sealed, adopted_key] {
+            let refused = OTHER.adopt_wallet(&VAULT, &wallet, sealed, &tag, &mut Seeded(5));
+            assert_eq!(refused.unwrap_err(), VerifyError::Tag, "{tag}");
+        }
+    }
+    let others = VAULT.generate_wallet("w1", "tron", &mut Seeded(6)).sealed.unwrap();
+    let refused = OTHER.adopt_wallet(&VAULT, &wallet, &others, &made.tag, &mut Seeded(5));
+    assert_eq!(refused.unwrap_err(), VerifyError::Key(OpenError::Refused));
+}
+
+#[test]
+fn a_rotation_can_be_done_twice() {
+    let made = VAULT.generate_wallet("w1", "tron", &mut Seeded(3));
+    let wallet = Wallet { id: "w1", network: "tron", address: &made.address };
+    let adopted = OTHER.adopt_wallet(&VAULT, &wallet, made.sealed.as_ref().unwrap(), &made.tag, &mut Seeded(4)).unwrap();
+    // Even if it stopped between key and tag.
+    for tag in [&made.tag, &adopted.tag] {
+        let again = OTHER.adopt_wallet(&VAULT, &wallet, adopted.sealed.as_ref().unwrap(), tag, &mut Seeded(5)).unwrap();
+        assert_eq!((again.address, &again.sealed, &again.tag), (adopted.address, &adopted.sealed, &adopted.tag));
+    }
+    // What is under the new key is checked all the same.
+    let others = OTHER.generate_wallet("w1", "tron", &mut Seeded(6)).sealed.unwrap();
+    let refused = OTHER.adopt_wallet(&VAULT, &wallet, &others, &adopted.tag, &mut Seeded(5));
+    assert_eq!(refused.unwrap_err(), VerifyError::Key(OpenError::Refused));
+}
+
+#[test]
+fn a_tag_is_taken_over_by_itself() {
+    let wallet = Wallet { id: "w1", network: "tron", address: &[7; 20] };
+    let made = VAULT.watch_wallet("w1", "tron", [7; 20]);
+    assert_eq!((&made.sealed, &made.tag), (&None, &VAULT.tag(&wallet)));
+    let adopted = OTHER.adopt_tag(&VAULT, &wallet, &made.tag).unwrap();
+    assert_eq!(adopted, OTHER.tag(&wallet));
+    assert_eq!(OTHER.adopt_tag(&VAULT, &wallet, &adopted).unwrap(), adopted);
+    let other = Wallet { network: "nile", ..wallet };
+    for tag in [&made.tag, &adopted] {
+        assert_eq!(OTHER.adopt_tag(&VAULT, &other, tag), Err(VerifyError::Tag));
+    }
+    for text in ["", "v1", "v2.1f9bb896.00", "v1.1f9bb89.00", "v1.1f9bb8961.00", "v1.1f9bb89g.00"] {
+        assert_eq!(key_id_of(text), None, "{text}");
+    }
+}
+
+#[test]
+fn a_master_key_of_two_parts_needs_both() {
+    let (a, b) = (crate::MASTER_KEY, "x96jkcB74kTYFpD9K6fD6F4LfUSW8Sg6zWDllxS7Atg");
+    let combined = MasterKey::combine(a, b).unwrap().to_hex();
+    assert_eq!(MasterKey::combine(b, a).unwrap().to_hex(), combined, "whichever comes first");
+    MasterKey::parse(&combined).unwrap();
+    for part in [a, b] {
+        assert_ne!(MasterKey::parse(part).unwrap().to_hex(), combined);
+    }
+    let c = MasterKey::generate(&mut Seeded(1)).to_hex();
+    assert_ne!(MasterKey::combine(a, &c).unwrap().to_hex(), combined);
+    assert_ne!(MasterKey::combine(&c, b).unwrap().to_hex(), combined);
+
+    let (weak, same) = ("0".repeat(64), "XzqRwHviRNgWkP0rp8PoXgt9RJbxKDrNYOWXFLsC2K8=");
+    let table = [
+        ("", MasterKeyError::Empty),
+        (" \n", MasterKeyError::Empty),
+        ("change-me", MasterKeyError::Malformed),
+        (&a[1..], MasterKeyError::Malformed),
+        (&weak, MasterKeyError::Weak),
+        (a, MasterKeyError::SameParts),
+        (&a.to_uppercase(), MasterKeyError::SameParts),
+        (same, MasterKeyError::SameParts),
+    ];
+    for (part, expected) in table {
+        assert_eq!(MasterKey::combine(a, part).unwrap_err(), expected, "{part}");
+        assert_eq!(MasterKey::combine(part, a).unwrap_err(), expected, "{part}");
+    }
+    for seed in 0..100 {
+        let (a, b) = MasterKey::generate_parts(&mut Seeded(seed));
+        assert_ne!(a, b);
+        MasterKey::combine(&a, &b).unwrap();
+    }
 }

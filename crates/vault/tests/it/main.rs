@@ -1,13 +1,15 @@
 //! The vault through its public door: published vectors, tables of what it refuses, and laws.
 
+mod backups;
 mod keys;
 mod sealing;
+mod seeds;
 mod signing;
 
 use std::sync::LazyLock;
 
 use serde_json::Value;
-use tidegate_vault::{Entropy, MasterKey, Salt, Vault};
+use tidegate_vault::{Entropy, KeySource, MasterKey, NewWallet, Salt, Vault};
 
 const MASTER_KEY: &str = "5f3a91c07be244d81690fd2ba7c3e85e0b7d4496f1283acd60e59714bb02d8af";
 
@@ -50,4 +52,9 @@ fn address(text: &str) -> [u8; 20] {
     let digits = text.strip_prefix("0x").unwrap_or(text);
     let digits = if digits.len() == 42 { digits.strip_prefix("41").unwrap() } else { digits };
     hex::decode_to_array(digits).unwrap()
+}
+
+/// The key of a wallet that has one of its own.
+fn key(made: &NewWallet) -> KeySource<'_> {
+    KeySource::Sealed(made.sealed.as_ref().unwrap())
 }

@@ -3,9 +3,12 @@
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use proptest::prelude::*;
-use tidegate_vault::{Binding, MasterKey, OpenError, OsEntropy, Sealed, SealedDestination, SealedKey, VerifyError, Wallet};
+use tidegate_vault::{
+    BackupOpener, Binding, Coin, KeySource, MasterKey, OpenError, OsEntropy, Sealed, SealedDestination, SealedKey, SealedSeed, VerifyError,
+    Wallet,
+};
 
-use crate::{OTHER, Seeded, VAULT, unlock};
+use crate::{OTHER, Seeded, VAULT, key, unlock};
 
 #[test]
 fn a_secret_opens_for_what_it_was_sealed_for() {
@@ -36,7 +39,7 @@ fn two_seals_of_one_secret_have_nothing_in_common() {
 }
 
 /// Every way to alter one byte of `text`, and every way to cut it.
-fn altered(text: &str) -> Vec<String> {
+pub(crate) fn altered(text: &str) -> Vec<String> {
     let (head, body) = text.rsplit_once('.').unwrap();
     let bytes = STANDARD.decode(body).unwrap();
     let with = |bytes: &[u8]| format!("{head}.{}", STANDARD.encode(bytes));
@@ -57,6 +60,23 @@ fn altered(text: &str) -> Vec<String> {
 }
 
 #[test]
+fn a_secret_is_taken_over_once() {
+    let binding = Binding::webhook_secret("m1");
+    let sealed = VAULT.seal(b"whsec_1", &binding, &mut Seeded(1));
+    let adopted = OTHER.adopt_secret(&VAULT, &sealed, &binding, &mut Seeded(2)).unwrap();
+    assert_eq!(adopted.key_id(), Some(OTHER.key_id()));
+    assert_eq!(**OTHER.open(&adopted, &binding).unwrap(), *b"whsec_1");
+    assert_eq!(OTHER.adopt_secret(&VAULT, &adopted, &binding, &mut Seeded(3)).unwrap(), adopted);
+    for text in [&sealed, &adopted] {
+        let refused = OTHER.adopt_secret(&VAULT, text, &Binding::webhook_secret("m2"), &mut Seeded(3));
+        assert_eq!(refused, Err(OpenError::Refused));
+    }
+    let third = unlock(crate::MASTER_KEY, "another salt of the tests").seal(b"", &binding, &mut Seeded(1));
+    let refused = OTHER.adopt_secret(&VAULT, &third, &binding, &mut Seeded(3));
+    assert!(matches!(refused, Err(OpenError::OtherKey { .. })));
+}
+
+#[test]
 fn an_altered_secret_does_not_open() {
     let binding = Binding::webhook_secret("m1");
     let sealed = VAULT.seal(b"whsec_1", &binding, &mut Seeded(1));
@@ -70,17 +90,28 @@ fn a_wallet_key_opens_for_its_wallet_alone() {
     // I11: ciphertexts are bound to wallet id, network and address.
     let made = VAULT.generate_wallet("w1", "tron", &mut Seeded(2));
     let wallet = Wallet { id: "w1", network: "tron", address: &made.address };
-    for text in altered(made.sealed.as_str()) {
-        let verified = VAULT.verify_wallet(&wallet, &SealedKey::from_text(&text), &made.tag);
+    for text in altered(made.sealed.as_ref().unwrap().as_str()) {
+        let verified = VAULT.verify_wallet(&wallet, &KeySource::Sealed(&SealedKey::from_text(&text)), &made.tag);
         assert!(matches!(verified, Err(VerifyError::Key(_))), "{text}");
     }
     let elsewhere = [9; 20];
     for other in [Wallet { id: "w2", ..wallet }, Wallet { network: "nile", ..wallet }, Wallet { address: &elsewhere, ..wallet }] {
-        let verified = VAULT.verify_wallet(&other, &made.sealed, &VAULT.tag(&other));
+        let verified = VAULT.verify_wallet(&other, &key(&made), &VAULT.tag(&other));
         assert_eq!(verified, Err(VerifyError::Key(OpenError::Refused)), "{other:?}");
     }
-    let verified = OTHER.verify_wallet(&wallet, &made.sealed, &OTHER.tag(&wallet));
+    let verified = OTHER.verify_wallet(&wallet, &key(&made), &OTHER.tag(&wallet));
     assert!(matches!(verified, Err(VerifyError::Key(OpenError::OtherKey { .. }))));
+    // A text that was cut is told from one that was altered.
+    let text = made.sealed.as_ref().unwrap().as_str();
+    for (text, expected) in [
+        (text[..text.len() - 4].to_owned(), OpenError::Malformed),
+        (text.replace("v1.", "v2."), OpenError::Malformed),
+        (String::new(), OpenError::Malformed),
+        (text.replace(&text[20..24], "AAAA"), OpenError::Refused),
+    ] {
+        let verified = VAULT.verify_wallet(&wallet, &KeySource::Sealed(&SealedKey::from_text(&text)), &made.tag);
+        assert_eq!(verified, Err(VerifyError::Key(expected)), "{text}");
+    }
 }
 
 #[test]
@@ -88,7 +119,7 @@ fn the_general_door_opens_no_wallet_key() {
     // Even when the text is passed off as another kind of secret, with the very same binding.
     let made = VAULT.generate_wallet("w1", "tron", &mut Seeded(2));
     let address = String::from_utf8_lossy(&made.address).into_owned();
-    let passed_off = Sealed::from_text(made.sealed.as_str());
+    let passed_off = Sealed::from_text(made.sealed.unwrap().as_str());
     for binding in [Binding::new("w1", &["tron", &address]), Binding::new("wallet", &["w1", "tron", &address]), Binding::new("", &[])] {
         assert_eq!(VAULT.open(&passed_off, &binding), Err(OpenError::Refused));
     }
@@ -96,7 +127,7 @@ fn the_general_door_opens_no_wallet_key() {
     let wallet = Wallet { id: "w1", network: "tron", address: b"abcdefghijklmnopqrst" };
     let binding = Binding::new("w1", &["tron", "abcdefghijklmnopqrst"]);
     let secret = VAULT.seal(&[1; 32], &binding, &mut Seeded(3));
-    let verified = VAULT.verify_wallet(&wallet, &SealedKey::from_text(secret.as_str()), &VAULT.tag(&wallet));
+    let verified = VAULT.verify_wallet(&wallet, &KeySource::Sealed(&SealedKey::from_text(secret.as_str())), &VAULT.tag(&wallet));
     assert_eq!(verified, Err(VerifyError::Key(OpenError::Refused)));
 }
 
@@ -133,8 +164,13 @@ fn nothing_prints_a_secret() {
     let vault = format!("{:?}", *VAULT);
     assert_eq!(vault, format!("Vault {{ key_id: {:?}, .. }}", VAULT.key_id()));
     let made = VAULT.generate_wallet("w1", "tron", &mut Seeded(2));
-    assert_eq!(format!("{:?}", made.sealed), "SealedKey(..)");
-    assert!(!format!("{made:?}").contains(made.sealed.as_str()));
+    let sealed_key = made.sealed.as_ref().unwrap();
+    assert_eq!(format!("{sealed_key:?}"), "SealedKey(..)");
+    assert!(!format!("{made:?}").contains(sealed_key.as_str()));
+    assert_eq!(format!("{:?}", key(&made)), "Sealed(SealedKey(..))");
+    let (words, seed) = VAULT.generate_seed("s1", &mut Seeded(2));
+    assert_eq!(format!("{words:?} {seed:?}"), "Words(..) SealedSeed(..)");
+    assert_eq!(format!("{:?}", VAULT.open_branch("s1", &seed, Coin::Tron, 0).unwrap()), "Branch(..)");
     let sealed = VAULT.seal(b"whsec_1", &Binding::webhook_secret("m1"), &mut Seeded(1));
     assert_eq!(format!("{sealed:?}"), "Sealed(..)");
     assert_eq!(format!("{:?}", VAULT.seal_destination("tron", &[7; 20])), "SealedDestination(..)");
@@ -147,6 +183,9 @@ fn the_vault_may_be_shared_and_keys_are_wiped() {
     shared::<tidegate_vault::Vault>();
     wiped::<MasterKey>();
     wiped::<tidegate_vault::Vault>();
+    shared::<tidegate_vault::Branch>();
+    shared::<tidegate_vault::PublicBranch>();
+    wiped::<tidegate_vault::Words>();
 }
 
 /// The formats never change: what is in somebody's database must open for ever. These texts were
@@ -164,7 +203,15 @@ fn what_was_sealed_long_ago_still_opens() {
     let address = crate::address("7e5f4552091a69125d5dfcb7b8c2659029395bdf");
     let wallet = Wallet { id: "w1", network: "tron", address: &address };
     let key = SealedKey::from_text(text("wallet_key"));
-    vault.verify_wallet(&wallet, &key, text("tag")).unwrap();
+    vault.verify_wallet(&wallet, &KeySource::Sealed(&key), text("tag")).unwrap();
+    let seed = SealedSeed::from_text(text("seed"));
+    assert_eq!(vault.words_match(&seed, "s1", text("seed_words"), ""), Ok(true));
+    let combined = MasterKey::combine(text("part_1"), text("part_2")).unwrap();
+    assert_eq!(*combined.to_hex(), text("combined"));
+    let bytes = |field: &str| STANDARD.decode(text(field)).unwrap();
+    let mut opener = BackupOpener::new(&vault, &bytes("backup_preamble"), b"header").unwrap();
+    assert_eq!(opener.open_chunk(&bytes("backup_chunk_0"), false).unwrap(), b"first");
+    assert_eq!(opener.open_chunk(&bytes("backup_chunk_1"), true).unwrap(), b"last");
     assert_eq!(vault.seal_destination("tron", &address).as_str(), text("destination"));
 }
 

@@ -6,7 +6,7 @@ use tidegate_vault::{
     Action, ChainId, EvmTransaction, Fees, NewWallet, Purpose, Refusal, SealedDestination, SignedTransaction, UnsignedTransaction, Wallet,
 };
 
-use crate::{OTHER, Seeded, VAULT, address, text, vectors};
+use crate::{OTHER, Seeded, VAULT, address, key, text, vectors};
 
 const EVM: &str = "evm";
 const TRON: &str = "tron";
@@ -21,7 +21,7 @@ fn import(private_key: &str, network: &str) -> NewWallet {
 
 fn sign(made: &NewWallet, network: &str, transaction: &UnsignedTransaction, purpose: &Purpose<'_>) -> Result<SignedTransaction, Refusal> {
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-    runtime.block_on(VAULT.sign(&wallet(made, network), &made.sealed, transaction, purpose))
+    runtime.block_on(VAULT.sign(&wallet(made, network), &key(made), transaction, purpose))
 }
 
 /// The address and the amount in the call `transfer(to, amount)`.

@@ -6,7 +6,7 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 
 use tidegate_chain::sandbox::SandboxChain;
-use tidegate_chain::{Chain, EndpointHealth, Error, Identity};
+use tidegate_chain::{Chain, EndpointHealth, Error, Identity, TokenState};
 use tidegate_rules::block::{Address, Block, BlockRef};
 
 use super::world::PAYER;
@@ -91,6 +91,15 @@ impl Chain for Meddled {
         Self: 'b,
     {
         self.chain.reread(block)
+    }
+
+    fn token_state<'a, 'c, 'b>(&'a self, addresses: &'c [Address]) -> Answer<'b, TokenState>
+    where
+        'a: 'b,
+        'c: 'b,
+        Self: 'b,
+    {
+        self.chain.token_state(addresses)
     }
 
     fn format_address(&self, address: &Address) -> String {

@@ -9,9 +9,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tidegate::clock;
-use tidegate::config::{Config, Kind, NetworkConfig, Overrides, SecretText, Sources, StartBlock, Tier};
+use tidegate::config::{Config, KeyText, Kind, NetworkConfig, Overrides, SecretText, Sources, StartBlock, Tier};
 use tidegate::gateway::{Gateway, Mode};
 use tidegate::orders::{self, Opened, OrderView, Wish};
+use tidegate::people::Doer;
 use tidegate::problem::Problem;
 use tidegate::start;
 use tidegate::store::{MerchantRow, Migrate, OrderRow};
@@ -23,6 +24,7 @@ use tidegate_rules::changes::Details;
 use tidegate_rules::id::OrderId;
 use tidegate_rules::order::{Cancel, Depth, Mark, Status};
 use tidegate_rules::time::{Span, Time};
+use tidegate_rules::wallet::WalletKind;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
@@ -136,6 +138,7 @@ fn network_config(name: &str, kind: Kind, decimals: u8, depth: Depth, tier: Tier
         name: Network::new(name),
         display_name: name.to_owned(),
         kind,
+        wallets: WalletKind::Random,
         chain_id: if kind == Kind::Evm {
             SandboxConfig::evm(Time::default(), 0).chain_id
         } else {
@@ -164,7 +167,8 @@ fn configuration(folder: &Path, nature: Nature) -> Config {
         ..Overrides::default()
     };
     let mut config = Config::load(Sources { flags, env: &|_| None, file: None }).unwrap();
-    config.master_key = Some(SecretText::new("8f2b1c0de5a97364f10c8e7b62d59a43170be4cd88f3625a9b0e17d4c36f5a21"));
+    config.master_key =
+        Some(KeyText { text: SecretText::new("8f2b1c0de5a97364f10c8e7b62d59a43170be4cd88f3625a9b0e17d4c36f5a21"), part2: None });
     let amount = |whole: u64| Amount::from_micros(whole * 1_000_000);
     config.networks = vec![
         network_config("ethereum", Kind::Evm, 18, Depth::Blocks(3), Tier { above: amount(500), depth: Depth::Final }),
@@ -250,7 +254,7 @@ impl World {
     pub async fn another(&self) -> Running {
         let store = start::open_store(&self.config, Migrate::Yes).await.unwrap();
         let vault = start::unlock(&self.config, &store).await.unwrap();
-        start::add_merchant(&store, &vault, "shop", self.hook.clone()).await.unwrap();
+        start::add_merchant(&store, &vault, "shop", self.hook.clone(), &Doer::program()).await.unwrap();
         let merchant = store.merchants().await.unwrap().remove(0);
         let chains: BTreeMap<Network, Arc<dyn Chain>> =
             self.chains.iter().map(|(name, chain)| (name.clone(), Arc::new(self.meddled(chain)) as Arc<dyn Chain>)).collect();
