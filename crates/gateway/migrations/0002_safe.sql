@@ -53,3 +53,8 @@ ALTER TABLE alerts ADD COLUMN changed_at BIGINT;
 ALTER TABLE alerts ADD COLUMN changed_by TEXT;
 ALTER TABLE alerts ADD COLUMN reason TEXT;
 CREATE INDEX idx_alerts_status ON alerts (status, id);
+
+-- What came to a wallet before, and who paid to which.
+CREATE INDEX idx_transactions_wallet ON blockchain_transactions (wallet_id);
+CREATE INDEX idx_transactions_payer ON blockchain_transactions (network, from_hex);
+CREATE INDEX idx_wallets_paid ON usdt_wallets (network, paid_at) WHERE paid_at IS NOT NULL;

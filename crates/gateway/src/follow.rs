@@ -7,6 +7,7 @@
 //! orders expire, ends leases and rests wallets. Killed anywhere, it goes on where the last commit
 //! was.
 
+mod suspect;
 mod work;
 
 use std::collections::{BTreeSet, HashMap, HashSet};
@@ -422,6 +423,7 @@ impl Follower {
                 work.step(&self.gateway, &touched, &heads, now, &mut changes).await?;
             }
             work.finish(&self.gateway, now, &mut changes).await?;
+            suspect::suspect(self, blocks, now, &mut changes).await?;
             changes.cursor = Some(cursor(row, rewind_to, blocks.iter().map(|block| block.at).collect(), forget(&mut after)));
             let woken: Vec<OrderId> = changes.orders.iter().map(|change| change.id).collect();
             let notify = !changes.events.is_empty();

@@ -7,8 +7,10 @@ use std::time::Duration;
 
 use serde::Serialize;
 use serde_json::json;
+use tidegate_chain::STATE_ADDRESSES_MAX;
 use tidegate_rules::alert::{AlertKind, AlertStatus};
 use tidegate_rules::audit::{Action, Head, Verifier};
+use tidegate_rules::block::Address;
 use tidegate_rules::changes::{AlertChange, Changes, NewAlert, NewAudit, WalletChange, WalletMove};
 use tidegate_rules::id::{AlertId, MerchantId, SourceId, WalletId};
 use tidegate_rules::time::Time;
@@ -18,7 +20,7 @@ use tokio::time::Instant;
 use utoipa::ToSchema;
 
 use crate::clock;
-use crate::gateway::Gateway;
+use crate::gateway::{Gateway, NetworkPart};
 use crate::keyring::setting_binding;
 use crate::people::Doer;
 use crate::problem::Problem;
@@ -393,6 +395,12 @@ pub async fn check_all(gateway: &Gateway) {
         Ok(bad) => tracing::error!(wallets = bad.len(), "wallets are not whole; they are frozen"),
         Err(problem) => tracing::warn!(code = problem.code, "the wallets could not be checked: {}", problem.detail),
     }
+    for part in gateway.networks().values() {
+        match ask_issuer(gateway, part).await {
+            Ok(()) => {}
+            Err(what) => tracing::warn!(network = %part.config.name, "what the token's issuer says could not be asked: {what}"),
+        }
+    }
     match verify_audit(gateway).await {
         Ok(Ok(rows)) => tracing::info!(rows, "the audit log is whole"),
         Ok(Err(wrong)) => {
@@ -403,6 +411,49 @@ pub async fn check_all(gateway: &Gateway) {
         }
         Err(error) => tracing::warn!(%error, "the audit log could not be checked"),
     }
+}
+
+/// How many of the wallets that received something last are asked for on the issuer's blacklist.
+const ASKED_MAX: i64 = 1_000;
+
+/// Asks the token itself what its events may have said while nobody listened: is it paused,
+/// deprecated, are wallets of ours on its blacklist?
+async fn ask_issuer(gateway: &Gateway, part: &NetworkPart) -> Result<(), String> {
+    let name = &part.config.name;
+    let rows = gateway.store.wallets_with_money(name, ASKED_MAX).await.map_err(|error| error.to_string())?;
+    let now = clock::now();
+    let mut alerts = Vec::new();
+    let mut groups: Vec<&[WalletRow]> = rows.chunks(STATE_ADDRESSES_MAX).collect();
+    if groups.is_empty() {
+        groups.push(&[]);
+    }
+    for (index, group) in groups.into_iter().enumerate() {
+        let addresses: Vec<Address> = group.iter().map(|row| row.address).collect();
+        let state = part.chain.token_state(&addresses).await.map_err(|error| error.to_string())?;
+        if index == 0 {
+            for (kind, is_so, what) in [
+                (AlertKind::TokenPaused, state.paused, "says that all transfers are stopped"),
+                (AlertKind::TokenDeprecated, state.deprecated, "says that it was replaced by another contract"),
+            ] {
+                if is_so == Some(true) {
+                    alerts.push(Gateway::alert(kind, name.as_str(), format!("the token {} of {name} {what}", part.config.token), now));
+                }
+            }
+        }
+        for row in group.iter().filter(|row| state.blacklisted.contains(&row.address) && row.risk_level != RiskLevel::Blocked) {
+            let why = format!("wallet {} ({}) is on the blacklist of the token's issuer", row.name, row.address_text);
+            alerts.push(Gateway::alert(AlertKind::AddressBlacklisted, row.id.to_string(), why.clone(), now));
+            let blocked = change(gateway, row.id, |row, now| {
+                let detail = json!({ "from": row.risk_level.name(), "to": RiskLevel::Blocked.name() });
+                Ok((WalletMove::Risk(RiskLevel::Blocked), Doer::program().did(Action::WalletRisk, row.id, now).because(&why).with(&detail)))
+            });
+            let _ = blocked.await.map_err(|problem| problem.detail)?;
+        }
+    }
+    if !alerts.is_empty() {
+        let _ = gateway.store.commit(Changes { alerts, ..Changes::default() }).await.map_err(|error| error.to_string())?;
+    }
+    Ok(())
 }
 
 /// Takes an alert a step on.

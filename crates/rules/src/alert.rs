@@ -76,6 +76,16 @@ names!(AlertKind:
 );
 
 impl AlertKind {
+    /// True for a state of things that can end and begin again: when it does after its alert was
+    /// closed, the alert is opened again. The others are about something that happened once.
+    #[must_use]
+    pub const fn comes_back(self) -> bool {
+        matches!(
+            self,
+            Self::NetworkHalted | Self::AddressTampered | Self::PoolExhausted | Self::PoolLow | Self::KeyDoesNotOpen | Self::AuditBroken
+        )
+    }
+
     /// How much it matters.
     #[must_use]
     pub const fn severity(self) -> Severity {

@@ -773,16 +773,21 @@ async fn change_alert(db: &mut AnyConnection, change: &AlertChange) -> Applied {
     Ok(one(&result))
 }
 
-/// The same thing raises one alert, however often it is seen.
+/// The same thing raises one alert, however often it is seen. What comes back after its alert was
+/// closed opens it again.
 async fn insert_alert(db: &mut AnyConnection, alert: &NewAlert) -> Result<(), sqlx::Error> {
-    sqlx::query("INSERT INTO alerts (id, kind, about, detail, status, created_at) VALUES ($1, $2, $3, $4, 'open', $5) ON CONFLICT (kind, about) DO NOTHING")
-        .bind(alert.id.to_string())
-        .bind(alert.kind.name())
-        .bind(&alert.about)
-        .bind(&alert.detail)
-        .bind(alert.at.millis())
-        .execute(db)
-        .await?;
+    sqlx::query(
+        "INSERT INTO alerts (id, kind, about, detail, status, created_at) VALUES ($1, $2, $3, $4, 'open', $5) \
+         ON CONFLICT (kind, about) DO UPDATE SET status = 'open', detail = excluded.detail WHERE alerts.status = 'closed' AND $6 = 1",
+    )
+    .bind(alert.id.to_string())
+    .bind(alert.kind.name())
+    .bind(&alert.about)
+    .bind(&alert.detail)
+    .bind(alert.at.millis())
+    .bind(i64::from(alert.kind.comes_back()))
+    .execute(db)
+    .await?;
     Ok(())
 }
 

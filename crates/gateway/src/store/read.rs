@@ -22,7 +22,7 @@ use super::rows::{
 };
 
 /// How many values one `IN (…)` holds.
-const IN_MAX: usize = 500;
+pub(super) const IN_MAX: usize = 500;
 
 /// Which orders to list.
 #[derive(Clone, Debug, Default)]

@@ -1,18 +1,22 @@
 //! What the safe asks the store: sources of keys, sealed texts, the audit log, alerts.
 
+use std::collections::HashMap;
+
 use sqlx::any::AnyRow;
 use sqlx::{AssertSqlSafe, Row as _};
 use tidegate_rules::alert::{AlertKind, AlertStatus};
+use tidegate_rules::amount::Amount;
 use tidegate_rules::audit;
-use tidegate_rules::block::Network;
+use tidegate_rules::block::{Address, Network};
 use tidegate_rules::changes::SealedIn;
 use tidegate_rules::id::{AlertId, SourceId, WalletId};
+use tidegate_rules::risk::History;
 use tidegate_rules::time::Time;
 use tidegate_rules::wallet::WalletKind;
 
 use super::apply::place;
-use super::read::{Arg, Where};
-use super::rows::{Found, WalletRow, named, number, parse, small, time, time_some, wallet};
+use super::read::{Arg, IN_MAX, Where};
+use super::rows::{Found, WalletRow, amount, named, number, parse, small, time, time_some, wallet};
 use super::{Store, StoreError};
 
 /// A seed, or an extended public key, that wallets are derived from.
@@ -197,6 +201,16 @@ impl Store {
         rows.iter().map(wallet).collect()
     }
 
+    /// Which wallets received something, the last ones first?
+    pub async fn wallets_with_money(&self, name: &Network, limit: i64) -> Found<Vec<WalletRow>> {
+        let rows = sqlx::query("SELECT * FROM usdt_wallets WHERE network = $1 AND paid_at IS NOT NULL ORDER BY paid_at DESC LIMIT $2")
+            .bind(name.as_str())
+            .bind(limit)
+            .fetch_all(&self.readers)
+            .await?;
+        rows.iter().map(wallet).collect()
+    }
+
     /// How many wallets are there in all?
     pub async fn wallet_count(&self) -> Found<u64> {
         let row = sqlx::query("SELECT COUNT(*) AS count FROM usdt_wallets").fetch_one(&self.readers).await?;
@@ -239,6 +253,49 @@ impl Store {
         let mut query = Where::new("SELECT * FROM usdt_wallets");
         query.is_in("id", ids.iter().cloned());
         query.fetch(self).await?.iter().map(wallet).collect()
+    }
+
+    /// What came to these wallets before? Dust is counted from `dust_since` on; transfers between
+    /// wallets of ours are left out.
+    pub async fn histories(&self, wallets: &[WalletId], dust_below: Amount, dust_since: Time) -> Found<HashMap<WalletId, History>> {
+        let dust = i64::try_from(dust_below.micros()).unwrap_or(i64::MAX);
+        let mut histories = HashMap::new();
+        for chunk in wallets.chunks(IN_MAX) {
+            let mut query = Where::new(&format!(
+                "SELECT wallet_id, COUNT(CASE WHEN amount >= {dust} THEN 1 END) AS incoming, MAX(amount) AS largest, \
+                 COUNT(CASE WHEN amount < {dust} AND block_time > {since} THEN 1 END) AS dust FROM blockchain_transactions",
+                since = dust_since.millis()
+            ));
+            query.is_in("wallet_id", chunk.iter().map(ToString::to_string));
+            for row in query.then("AND disposition NOT IN ('own', 'unreadable') GROUP BY wallet_id").fetch(self).await? {
+                let incoming = small(&row, "incoming")?;
+                let largest = if incoming == 0 { Amount::ZERO } else { amount(&row, "largest")? };
+                histories.insert(parse(&row, "wallet_id")?, History { incoming, largest, dust: small(&row, "dust")? });
+            }
+        }
+        Ok(histories)
+    }
+
+    /// Which wallets did this address pay to, and when last, in block time?
+    pub async fn paid_by(&self, name: &Network, payer: &Address) -> Found<Vec<(WalletRow, Time)>> {
+        let rows = sqlx::query(
+            "SELECT wallet_id, MAX(block_time) AS paid_at FROM blockchain_transactions \
+             WHERE network = $1 AND from_hex = $2 AND wallet_id IS NOT NULL AND status <> 'orphaned' GROUP BY wallet_id",
+        )
+        .bind(name.as_str())
+        .bind(hex::encode(payer.0))
+        .fetch_all(&self.readers)
+        .await?;
+        let mut paid: HashMap<String, Time> = HashMap::new();
+        for row in &rows {
+            paid.insert(row.try_get("wallet_id")?, time(row, "paid_at")?);
+        }
+        let ids: Vec<String> = paid.keys().take(IN_MAX).cloned().collect();
+        if ids.is_empty() {
+            return Ok(Vec::new());
+        }
+        let wallets = self.wallets_by_id(&ids).await?;
+        Ok(wallets.into_iter().filter_map(|row| Some((paid.get(&row.id.to_string()).copied()?, row))).map(|(at, row)| (row, at)).collect())
     }
 
     /// A page of the audit log, newest first.

@@ -461,7 +461,8 @@ async fn a_database_of_the_first_schema_is_migrated_before_it_is_backed_up() {
     tamper(
         &home,
         "DROP TABLE key_sources; DROP TABLE derivations; DROP TABLE audit_log; DROP TABLE audit_head; DROP INDEX idx_alerts_status;
-         DROP INDEX idx_wallets_derived; DROP INDEX idx_wallets_available_network;
+         DROP INDEX idx_wallets_derived; DROP INDEX idx_wallets_available_network; DROP INDEX idx_wallets_paid;
+         DROP INDEX idx_transactions_wallet; DROP INDEX idx_transactions_payer;
          ALTER TABLE usdt_wallets DROP COLUMN source_id; ALTER TABLE usdt_wallets DROP COLUMN derive_index; ALTER TABLE usdt_wallets DROP COLUMN verified_at;
          ALTER TABLE alerts DROP COLUMN changed_at; ALTER TABLE alerts DROP COLUMN changed_by; ALTER TABLE alerts DROP COLUMN reason;
          CREATE INDEX idx_wallets_available_network ON usdt_wallets (network, queue_rank, id) WHERE status = 'available';

@@ -15,12 +15,18 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use tidegate::orders;
+use tidegate::people::Doer;
+use tidegate::safe;
+use tidegate::store::{AlertFilter, AuditFilter};
 use tidegate_chain::sandbox::{BranchBlock, Dropped, LogEntry};
-use tidegate_rules::amount::Amount;
-use tidegate_rules::block::Network;
+use tidegate_rules::alert::AlertKind;
+use tidegate_rules::amount::{Amount, Raw};
+use tidegate_rules::block::{Address, Network};
 use tidegate_rules::id::OrderId;
 use tidegate_rules::order::{Cancel, Exception, Status};
+use tidegate_rules::risk;
 use tidegate_rules::time::Span;
+use tidegate_rules::wallet::{RiskLevel, WalletStatus};
 
 use self::check::Memory;
 use self::world::{Nature, PAYER, World, ethereum, tron};
@@ -185,7 +191,7 @@ async fn all_is_over(world: &World) {
             }
         }
         let counts = store.wallet_counts().await.unwrap();
-        match counts.iter().find(|count| count.status.name() != "available") {
+        match counts.iter().find(|count| !matches!(count.status, WalletStatus::Available | WalletStatus::Frozen)) {
             Some(count) => Err(format!("{} wallets of {} are {}", count.count, count.network, count.status.name())),
             None => Ok(()),
         }
@@ -356,6 +362,80 @@ async fn an_order_cancelled_while_its_late_money_is_read_shows_the_money() {
     let row = world.row(order).await;
     assert_eq!((row.order.status, row.order.exception), (Status::Cancelled, Some(Exception::Late)));
     assert_eq!(kinds(&world, order).await, ["order.pending", "order.cancelled", "order.late_payment"]);
+}
+
+/// Money that leaves without us, a flood of dust, an unusual amount, and what the token's issuer
+/// does: each is an alert, and where it speaks against a wallet the wallet is restricted at once.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_speaks_against_a_wallet_restricts_it_and_is_told() {
+    let mut world = calm(Nature::default()).await;
+    let store = world.gateway().store.clone();
+    let told = async |kind: AlertKind| {
+        let filter = AlertFilter { kind: Some(kind), ..AlertFilter::default() };
+        store.alerts(filter, 200).await.unwrap().len()
+    };
+    for _ in 0..5 {
+        open(&mut world, 3, &tron()).await;
+    }
+    let wallets = store.wallets_after(None, 500).await.unwrap();
+    let wallets: Vec<_> = wallets.into_iter().filter(|row| row.network == tron()).take(5).collect();
+    let unit = world.units(&tron(), Amount::from_micros(1));
+    assert_eq!(unit.to_string(), "1", "a millionth is a base unit on TRON");
+    let transfer = |from: Address, to: Address, micros: u64| LogEntry::Transfer { from, to, value: Raw::from_units(u128::from(micros)) };
+    let chain = world.chain(&tron()).clone();
+    // Who will be blacklisted paid to the fourth.
+    let payer = Address([0xbb; 20]);
+    chain.transaction(vec![transfer(payer, wallets[3].address, 2_000_000)]);
+    chain.transaction(vec![transfer(PAYER, wallets[2].address, 3_000_000)]);
+    chain.transaction(vec![transfer(wallets[0].address, PAYER, 1_000_000)]);
+    for _ in 0..=risk::DUST_FLOOD_ABOVE {
+        chain.transaction(vec![transfer(PAYER, wallets[1].address, 1)]);
+    }
+    for _ in 0..risk::UNUSUAL_AFTER {
+        chain.transaction(vec![transfer(PAYER, wallets[4].address, 5_000_000)]);
+    }
+    world.mine(&tron());
+    let told_once = async |kind: AlertKind| {
+        eventually_within(REST_MAX, kind.name(), async || match told(kind).await {
+            1 => Ok(()),
+            found => Err(format!("{found} alerts")),
+        })
+        .await;
+    };
+    for kind in [AlertKind::MoneyLeft, AlertKind::DustFlood] {
+        told_once(kind).await;
+    }
+    chain.transaction(vec![transfer(PAYER, wallets[4].address, 90_000_000_000)]);
+    chain.blacklist(wallets[2].address);
+    chain.blacklist(payer);
+    chain.blacklist(Address([0xcc; 20]));
+    chain.pause();
+    world.mine(&tron());
+    for kind in [AlertKind::AddressBlacklisted, AlertKind::PayerBlacklisted, AlertKind::UnusualAmount, AlertKind::TokenPaused] {
+        told_once(kind).await;
+    }
+    world.mine_all(8);
+    let row = async |n: usize| store.wallet(wallets[n].id).await.unwrap().unwrap();
+    let found = [row(0).await, row(1).await, row(2).await, row(3).await, row(4).await];
+    let found: Vec<_> = found.iter().map(|row| (row.status == WalletStatus::Frozen, row.risk_level)).collect();
+    let expected = [
+        (true, RiskLevel::Blocked),
+        (false, RiskLevel::Watch),
+        (true, RiskLevel::Blocked),
+        (false, RiskLevel::High),
+        (false, RiskLevel::Low),
+    ];
+    assert_eq!(found, expected);
+    let audit = store.audit(AuditFilter { actor: Some("tidegate".into()), ..AuditFilter::default() }, 200).await.unwrap();
+    let changes = audit.iter().filter(|row| row.entry.action == "wallet.risk" || row.entry.action == "wallet.status").count();
+    assert_eq!(changes, 6, "{audit:?}");
+
+    // A notice that was missed is found by asking, once a day.
+    let gateway = world.gateway();
+    let lowered = safe::put_risk(&gateway, wallets[2].id, RiskLevel::Low, "a test", &Doer::program()).await.unwrap();
+    assert_eq!(lowered.risk_level, RiskLevel::Low);
+    safe::check_all(&gateway).await;
+    assert_eq!(row(2).await.risk_level, RiskLevel::Blocked);
 }
 
 /// A fork of one network says nothing about another, whatever the heights are.

@@ -605,7 +605,19 @@ async fn an_alert_takes_a_step_from_where_it_was(ground: Ground) {
     let row = store.alert(row.id).await.unwrap().unwrap();
     assert_eq!((row.status, row.changed_by.as_deref(), row.reason.as_deref()), (AlertStatus::Closed, Some("key_1"), Some("looked")));
     let open = AlertFilter { status: Some(AlertStatus::Open), ..AlertFilter::default() };
-    assert!(store.alerts(open, 10).await.unwrap().is_empty());
+    assert!(store.alerts(open.clone(), 10).await.unwrap().is_empty());
+
+    // What happened once stays closed; a state of things that begins again opens its alert again.
+    let again = |kind| Changes { alerts: vec![new_alert(kind, "tx 1")], ..Changes::default() };
+    done(&store, again(AlertKind::StrayMoney)).await;
+    done(&store, again(AlertKind::PoolExhausted)).await;
+    let row = store.alerts(open.clone(), 10).await.unwrap().remove(0);
+    assert_eq!(row.kind, AlertKind::PoolExhausted);
+    let close = AlertChange { id: row.id, from: AlertStatus::Open, to: AlertStatus::Closed, by: "key_1".into(), reason: None, at: at(9) };
+    done(&store, Changes { alert_changes: vec![close], ..Changes::default() }).await;
+    assert!(store.alerts(open.clone(), 10).await.unwrap().is_empty());
+    done(&store, again(AlertKind::PoolExhausted)).await;
+    assert_eq!(store.alerts(open, 10).await.unwrap().len(), 1);
 }
 
 async fn sealed_texts_change_only_where_the_old_one_stands(ground: Ground) {

@@ -6,13 +6,14 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use sqlx::{Connection as _, Row as _};
 use tidegate::clock;
-use tidegate::store::{self, OrderFilter, OrderRow};
+use tidegate::store::{self, AlertFilter, OrderFilter, OrderRow};
+use tidegate_rules::alert::AlertKind;
 use tidegate_rules::amount::{Amount, Raw};
 use tidegate_rules::block::{Address, BlockRef, Network, TransferKey};
 use tidegate_rules::id::OrderId;
 use tidegate_rules::order::{Depth, Mark, Status};
 use tidegate_rules::time::Time;
-use tidegate_rules::wallet::WalletStatus;
+use tidegate_rules::wallet::{RiskLevel, WalletStatus};
 
 use super::world::{PAYER, World};
 
@@ -401,7 +402,16 @@ async fn leases(world: &World, books: &Books) -> Result<(), String> {
         let row = gateway.store.wallet(wallet.parse().unwrap()).await.unwrap().unwrap();
         let leased_to = live.first().map(|lease| lease.order);
         ensure!(row.order == leased_to, "{wallet} says it is leased to {:?}, and {leased_to:?} has it", row.order);
-        ensure!((row.status == WalletStatus::Occupied) == leased_to.is_some(), "{wallet} is {:?}", row.status);
+        match row.status {
+            // Its money left without us; that lies over whatever its lease says.
+            WalletStatus::Frozen => {
+                let filter = AlertFilter { kind: Some(AlertKind::MoneyLeft), ..AlertFilter::default() };
+                let told = gateway.store.alerts(filter, 200).await.unwrap();
+                ensure!(told.iter().any(|alert| alert.detail.contains(&row.address_text)), "{wallet} is frozen and nobody was told why");
+                ensure!(row.risk_level == RiskLevel::Blocked, "{wallet} is frozen and trusted: {:?}", row.risk_level);
+            }
+            status => ensure!((status == WalletStatus::Occupied) == leased_to.is_some(), "{wallet} is {status:?}"),
+        }
         for lease in live {
             let order = &books.orders[&lease.order].order;
             let over = matches!(order.status, Status::Paid | Status::Expired | Status::Cancelled);
