@@ -488,3 +488,52 @@ async fn no_core_dump_is_made_of_a_process_with_keys() {
     let core = limits.lines().find(|line| line.starts_with("Max core file size")).unwrap();
     assert_eq!(core.split_whitespace().filter(|word| *word == "0").count(), 2, "{core}");
 }
+
+/// Everything that a process has in memory that it can write to. `None` where the system does not
+/// let us look, which is what the process asks for.
+fn memory(pid: u32) -> Option<Vec<u8>> {
+    use std::os::unix::fs::FileExt as _;
+    let maps = std::fs::read_to_string(format!("/proc/{pid}/maps")).ok()?;
+    let file = std::fs::File::open(format!("/proc/{pid}/mem")).ok()?;
+    let mut all = Vec::new();
+    for line in maps.lines().filter(|line| line.split_whitespace().nth(1).is_some_and(|rights| rights.starts_with("rw"))) {
+        let (from, to) = line.split_whitespace().next()?.split_once('-')?;
+        let (from, to) = (u64::from_str_radix(from, 16).ok()?, u64::from_str_radix(to, 16).ok()?);
+        let mut region = vec![0; usize::try_from(to - from).ok()?];
+        // Guard pages and the like cannot be read.
+        if file.read_exact_at(&mut region, from).is_ok() {
+            all.append(&mut region);
+        }
+    }
+    Some(all)
+}
+
+#[tokio::test]
+async fn keys_that_were_made_are_not_left_in_memory() {
+    let home = home();
+    let key = home.api_key("main", &["admin"]);
+    let gateway = home.serve().await;
+    let body = json!({ "network": NETWORK, "count": 200 });
+    let made = gateway.api(&key).post("/api/v1/admin/wallets/generate", &body).await.expect(201).json();
+    let wallets = made["data"].as_array().unwrap().clone();
+    for wallet in &wallets[..20] {
+        let path = format!("/api/v1/admin/wallets/{}/verify", id(wallet));
+        assert_eq!(gateway.api(&key).post(&path, &json!({})).await.expect(200).json()["ok"], true);
+    }
+    let Some(memory) = memory(gateway.process.id()) else { return };
+    let holds = |form: &[u8]| memory.windows(form.len()).any(|window| window == form);
+    assert!(holds(home.database_url.as_bytes()), "the memory was read");
+    let mut left = Vec::new();
+    for wallet in wallets.iter().step_by(25) {
+        let exported = home.json(&["wallet", "export", id(wallet), "--reason", "a test", "--yes"]);
+        let text = exported["private_key"].as_str().unwrap();
+        let raw = hex::decode(text).unwrap();
+        let reversed: Vec<u8> = raw.iter().rev().copied().collect();
+        if holds(&raw) || holds(&reversed) || holds(text.as_bytes()) {
+            left.push(id(wallet).to_owned());
+        }
+    }
+    // The compiler may leave a copy of the last one on the stack of a thread; nothing may pile up.
+    println!("{} of 8 keys were found in {} MiB", left.len(), memory.len() >> 20);
+    assert!(left.len() <= 2, "keys of {left:?} are left in memory");
+}
