@@ -227,6 +227,15 @@ enum WalletCommand {
         #[arg(long)]
         json: bool,
     },
+    /// List seeds and extended public keys, and the next index on each network
+    #[command(after_help = "Example:\n  tidegate wallet sources")]
+    Sources {
+        #[command(flatten)]
+        config: ConfigArgs,
+        /// Print one JSON document
+        #[arg(long)]
+        json: bool,
+    },
     /// Open keys, derive their addresses again, and compare: one wallet, or all
     #[command(after_help = "Example:\n  tidegate wallet verify\n  tidegate wallet verify wal_019a5a0fca7e7bd0a3f2c8e1b4d96f70")]
     Verify {
@@ -706,6 +715,7 @@ async fn wallet(command: WalletCommand) -> Result<(), Sorry> {
             }
             gateway.store.clone().close().await;
         }
+        WalletCommand::Sources { config, json } => list_sources(&config, json).await?,
         // Has an exit code of its own.
         WalletCommand::Verify { .. } => {}
         WalletCommand::List { config, network, status, kind, limit, json } => {
@@ -749,6 +759,29 @@ fn show_source(id: &str, name: &str, kind: &str, words: Option<&str>, json: bool
             say(&format!("{number:>4}  {word}"));
         }
     }
+}
+
+async fn list_sources(config: &ConfigArgs, json: bool) -> Result<(), Sorry> {
+    let gateway = quiet_gateway(config).await?;
+    let mut rows = Vec::new();
+    for source in gateway.store.sources().await? {
+        let mut next = serde_json::Map::new();
+        for network in gateway.networks().keys().filter(|name| source.network.as_ref().is_none_or(|of| of == *name)) {
+            next.insert(network.to_string(), json!(gateway.store.next_index(source.id, network).await?));
+        }
+        rows.push(json!({ "id": source.id, "name": source.name, "kind": source.kind.name(), "account": source.account, "next_index": next, "created_at": source.created_at.to_string() }));
+    }
+    if json {
+        say(&json!({ "data": rows }).to_string());
+    } else {
+        say(&format!("{:<37} {:<20} {:<6} {:<8} {}", "id", "name", "kind", "account", "next index"));
+        for row in &rows {
+            let text = |member: &str| row[member].as_str().unwrap_or_default().to_owned();
+            say(&format!("{:<37} {:<20} {:<6} {:<8} {}", text("id"), text("name"), text("kind"), row["account"], row["next_index"]));
+        }
+    }
+    gateway.store.clone().close().await;
+    Ok(())
 }
 
 /// Makes a seed, shows its words, and has them typed back, so that the paper is right.

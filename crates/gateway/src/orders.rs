@@ -221,14 +221,16 @@ async fn lend<'a>(
             to: None,
         };
         changes.wallets.push(WalletChange { id: wallet.id, version: wallet.version, kind: WalletMove::Lease { order: row.id, at: now } });
+        // Not the one that was read: while the master key changes that may be under the previous key.
+        let tag = gateway.vault.current().tag(&bound);
         changes.new_leases.push(NewLease {
             lease: lease.clone(),
             address_text: wallet.address_text.clone(),
-            tag: wallet.tag.clone(),
+            tag: tag.clone(),
             late_until: row.order.terms.late_until(),
             at: now,
         });
-        row.addresses.push((wallet.address_text.clone(), wallet.tag.clone()));
+        row.addresses.push((wallet.address_text.clone(), tag));
         row.order.leases.push(lease);
         return Ok(taken);
     }

@@ -219,8 +219,8 @@ impl<'a> Checker<'a> {
     fn wrong(&mut self, row: &WalletRow) -> Option<String> {
         let id = row.id.to_string();
         let bound = Wallet { id: &id, network: row.network.as_str(), address: &row.address.0 };
-        let part = self.gateway.networks().get(&row.network)?;
-        if part.chain.format_address(&row.address) != row.address_text {
+        let part = self.gateway.networks().get(&row.network);
+        if part.is_some_and(|part| part.chain.format_address(&row.address) != row.address_text) {
             return Some("the stored address and its text differ: the row was altered".to_owned());
         }
         if let Some(sealed) = &row.sealed_key {
@@ -230,6 +230,8 @@ impl<'a> Checker<'a> {
             return Some("the address has no valid tag: it was not made here, or the row was altered".to_owned());
         }
         let Some((source_id, index)) = row.source else { return Some("the wallet has neither a key nor a source of keys".to_owned()) };
+        // Without its network nobody knows which branch of the seed it is on.
+        let part = part?;
         let Some(source) = self.sources.get(&source_id) else { return Some(format!("its source {source_id} is missing")) };
         let branch = match self.branches.entry((source_id, row.network.to_string())) {
             std::collections::hash_map::Entry::Occupied(entry) => entry.into_mut(),

@@ -62,6 +62,9 @@ async fn the_words_of_a_seed_restore_every_address() {
     made.extend(addresses(&generate(&first, 3, &["--kind", "hd", "--source", "main"])));
     assert_eq!(made.iter().collect::<BTreeSet<_>>().len(), 8, "{made:?}");
 
+    let sources = first.json(&["wallet", "sources"]);
+    assert_eq!((&sources["data"][0]["name"], &sources["data"][0]["next_index"][NETWORK]), (&json!("main"), &json!(8)), "{sources}");
+
     let second = home();
     with_input(&second, &["wallet", "seed", "paper", "--import"], &format!("  {}\n", words.to_uppercase().to_lowercase()));
     assert_eq!(addresses(&generate(&second, 8, &["--kind", "hd"])), made);

@@ -30,6 +30,7 @@ const COMMANDS: &[&[&str]] = &[
     &["wallet", "import"],
     &["wallet", "list"],
     &["wallet", "seed"],
+    &["wallet", "sources"],
     &["wallet", "watch"],
     &["wallet", "verify"],
     &["wallet", "export"],
