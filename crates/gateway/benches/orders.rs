@@ -237,7 +237,7 @@ fn order_on(wallet: &NewWallet) -> Changes {
             id: EventId::new(now, clock::id_bytes()),
             kind: EventType::Pending,
             merchant,
-            order: id,
+            subject: id.into(),
             at: now,
             body: "x".repeat(1_180),
             delivery: None,

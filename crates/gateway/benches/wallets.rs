@@ -22,7 +22,7 @@ use tidegate::{rotate, safe, start};
 use tidegate_rules::block::{Address, Network};
 use tidegate_rules::changes::{Changes, NewWallet, WalletChange, WalletMove};
 use tidegate_rules::id::{OrderId, WalletId};
-use tidegate_rules::wallet::WalletKind;
+use tidegate_rules::wallet::{WalletKind, WalletStatus};
 use tidegate_rules::watch::Watched;
 use tidegate_vault::{MasterKey, OsEntropy};
 
@@ -177,8 +177,12 @@ async fn lend(store: &Store) -> f64 {
     for chunk in lent.chunks(100) {
         let back = chunk.iter().flat_map(|(id, version)| {
             [
-                WalletChange { id: *id, version: *version, kind: WalletMove::Rest { leased_to: 1, until: clock::now() } },
-                WalletChange { id: *id, version: version + 1, kind: WalletMove::Return { queue_rank: 0 } },
+                WalletChange {
+                    id: *id,
+                    version: *version,
+                    kind: WalletMove::Rest { status: WalletStatus::Cooldown, leased_to: 1, until: clock::now() },
+                },
+                WalletChange { id: *id, version: version + 1, kind: WalletMove::Return { status: WalletStatus::Available, queue_rank: 0 } },
             ]
         });
         assert_eq!(store.commit(Changes { wallets: back.collect(), ..Changes::default() }).await.unwrap(), Commit::Done);

@@ -426,7 +426,7 @@ impl Follower {
             suspect::suspect(self, blocks, now, &mut changes).await?;
             changes.cursor = Some(cursor(row, rewind_to, blocks.iter().map(|block| block.at).collect(), forget(&mut after)));
             let woken: Vec<OrderId> = changes.orders.iter().map(|change| change.id).collect();
-            let notify = !changes.events.is_empty();
+            let notify = !changes.events.is_empty() || !changes.alerts.is_empty();
             match self.gateway.store.commit(changes).await? {
                 Commit::Done => {
                     after.version = row.version.saturating_add(1);
@@ -483,8 +483,8 @@ impl Follower {
         work.finish(&self.gateway, now, &mut changes).await?;
         self.end_leases(&head, settled, &mut changes).await?;
         for wallet in store.rested_wallets(&row.name, settled.time, SETTLE_MAX).await? {
-            let queue_rank = wallet::queue_rank(wallet.kind, true, settled.time);
-            changes.wallets.push(WalletChange { id: wallet.id, version: wallet.version, kind: WalletMove::Return { queue_rank } });
+            let (status, queue_rank) = (wallet::rested(wallet.status), wallet::queue_rank(wallet.kind, true, settled.time));
+            changes.wallets.push(WalletChange { id: wallet.id, version: wallet.version, kind: WalletMove::Return { status, queue_rank } });
         }
 
         let idle = changes.orders.is_empty()
@@ -496,7 +496,7 @@ impl Follower {
             return Ok(Then::Rest);
         }
         let woken: Vec<OrderId> = changes.orders.iter().map(|change| change.id).collect();
-        let notify = !changes.events.is_empty();
+        let notify = !changes.events.is_empty() || !changes.alerts.is_empty();
         match store.commit(changes).await? {
             Commit::Done => {
                 self.wake(woken, notify);
@@ -574,7 +574,7 @@ impl Follower {
                 changes.wallets.push(WalletChange {
                     id: wallet.id,
                     version: wallet.version,
-                    kind: WalletMove::Rest { leased_to: mark.number, until },
+                    kind: WalletMove::Rest { status: wallet::lease_ended(wallet.status), leased_to: mark.number, until },
                 });
                 changes.ended_leases.push((lease, mark.number));
             }

@@ -11,7 +11,7 @@ use tidegate_chain::Chain;
 use tidegate_rules::alert::AlertKind;
 use tidegate_rules::block::Network;
 use tidegate_rules::changes::NewAlert;
-use tidegate_rules::id::{AlertId, MerchantId, OrderId};
+use tidegate_rules::id::{AlertId, EventId, MerchantId, OrderId};
 use tidegate_rules::order::{Head, Heads};
 use tidegate_rules::time::{Span, Time};
 use tidegate_vault::{Binding, Sealed};
@@ -236,8 +236,8 @@ impl Gateway {
         self.wake.subscribe()
     }
 
-    /// A merchant. They are few and never change, so they are kept; a new one is found by looking
-    /// again.
+    /// A merchant. They are few and change rarely, so they are kept for a round of the
+    /// housekeeper; a new one is found by looking again.
     ///
     /// # Errors
     /// When the store does not answer, or there is no such merchant.
@@ -248,6 +248,11 @@ impl Gateway {
         let rows = self.store.merchants().await?;
         *self.merchants.write().unwrap_or_else(std::sync::PoisonError::into_inner) = rows.into_iter().map(|row| (row.id, row)).collect();
         self.known_merchant(id).ok_or_else(|| StoreError::Corrupt { what: "a merchant", value: id.to_string() })
+    }
+
+    /// Looks again for merchants when one is asked for next: another process may have changed one.
+    pub fn forget_merchants(&self) {
+        self.merchants.write().unwrap_or_else(std::sync::PoisonError::into_inner).clear();
     }
 
     fn known_merchant(&self, id: MerchantId) -> Option<MerchantRow> {
@@ -269,7 +274,7 @@ impl Gateway {
     pub fn alert(kind: AlertKind, about: impl Into<String>, detail: impl Into<String>, at: Time) -> NewAlert {
         let (about, detail) = (about.into(), detail.into());
         tracing::warn!(alert = kind.name(), about, "{detail}");
-        NewAlert { id: AlertId::new(at, clock::id_bytes()), kind, about, detail, at }
+        NewAlert { id: AlertId::new(at, clock::id_bytes()), event: EventId::new(at, clock::id_bytes()), kind, about, detail, at }
     }
 
     /// Runs everything that runs beside the HTTP server, until `stop` says so.
@@ -315,6 +320,7 @@ async fn keep_house(gateway: Arc<Gateway>, mut stop: watch::Receiver<bool>) {
                 tracing::warn!(%error, "old answers could not be forgotten");
             }
         }
+        gateway.forget_merchants();
         rounds = rounds.wrapping_add(1);
         if let Err(error) = orders::expire_unleased(&gateway).await {
             tracing::warn!(%error, "orders without an address could not be expired");

@@ -8,6 +8,7 @@
     deny(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::arithmetic_side_effects, clippy::panic)
 )]
 
+pub mod alerts;
 pub mod backup;
 pub mod cli;
 pub mod clock;

@@ -12,7 +12,7 @@ use std::time::Duration;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use tidegate_rules::alert::AlertKind;
 use tidegate_rules::changes::{Changes, DeliveryChange, DeliveryState};
-use tidegate_rules::id::{DeliveryId, OrderId};
+use tidegate_rules::id::{DeliveryId, Subject};
 use tidegate_rules::notify::{next_try, secret_bytes, signature};
 use tidegate_rules::time::{Span, Time};
 use tokio::sync::{broadcast, watch};
@@ -82,7 +82,7 @@ async fn delivery_signal(signals: &mut broadcast::Receiver<Wake>) {
 /// What a delivery takes up while it is under way.
 struct Place {
     id: DeliveryId,
-    order: OrderId,
+    subject: Subject,
     origin: String,
 }
 
@@ -92,7 +92,7 @@ struct UnderWay {
     tasks: JoinSet<Place>,
     ids: HashSet<DeliveryId>,
     /// One at a time for an order, so that a shop that answers hears of things in their order.
-    orders: HashSet<OrderId>,
+    subjects: HashSet<Subject>,
     per_origin: HashMap<String, usize>,
 }
 
@@ -102,9 +102,9 @@ impl UnderWay {
     }
 
     fn ended(&mut self, place: Option<Place>) {
-        let Some(Place { id, order, origin }) = place else { return };
+        let Some(Place { id, subject, origin }) = place else { return };
         self.ids.remove(&id);
-        self.orders.remove(&order);
+        self.subjects.remove(&subject);
         if let Some(count) = self.per_origin.get_mut(&origin) {
             *count = count.saturating_sub(1);
             if *count == 0 {
@@ -129,14 +129,14 @@ async fn start_due(gateway: &Arc<Gateway>, client: &reqwest::Client, under_way: 
     let due = gateway.store.due_deliveries(now, &under_way.busy_origins(), READ_MAX.saturating_add(under_way_count)).await?;
     for delivery in due.into_iter().take(room.saturating_add(under_way.ids.len())) {
         let places = under_way.per_origin.get(&delivery.origin).copied().unwrap_or(0);
-        if places >= PER_ORIGIN_MAX || under_way.ids.contains(&delivery.id) || !under_way.orders.insert(delivery.order) {
+        if places >= PER_ORIGIN_MAX || under_way.ids.contains(&delivery.id) || !under_way.subjects.insert(delivery.subject) {
             continue;
         }
         under_way.ids.insert(delivery.id);
         under_way.per_origin.insert(delivery.origin.clone(), places.saturating_add(1));
         let (gateway, client) = (Arc::clone(gateway), client.clone());
         under_way.tasks.spawn(async move {
-            let place = Place { id: delivery.id, order: delivery.order, origin: delivery.origin.clone() };
+            let place = Place { id: delivery.id, subject: delivery.subject, origin: delivery.origin.clone() };
             deliver(&gateway, &client, &delivery).await;
             place
         });

@@ -255,7 +255,7 @@ pub fn event(row: &OrderRow, merchant: &MerchantRow, kind: EventType, view: &Ord
         id: EventId::new(at, clock::id_bytes()),
         kind,
         merchant: row.merchant,
-        order: row.id,
+        subject: row.id.into(),
         at,
         body: serde_json::to_string(&notify::body(kind, at, view)).unwrap_or_default(),
         delivery: url.map(|url| (DeliveryId::new(at, clock::id_bytes()), url)),

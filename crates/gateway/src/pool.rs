@@ -14,7 +14,7 @@ use tidegate_rules::block::{Address, Network};
 use tidegate_rules::changes::{Changes, KeptAnswer, NewWallet};
 use tidegate_rules::id::WalletId;
 use tidegate_rules::time::Time;
-use tidegate_rules::wallet::{WalletKind, WalletStatus, queue_rank};
+use tidegate_rules::wallet::{WalletKind, WalletStatus, may_lease, queue_rank};
 use tokio::sync::Semaphore;
 
 use crate::clock;
@@ -80,9 +80,12 @@ impl Drop for Taken<'_> {
     }
 }
 
-/// True when a wallet may be leased above `settled`: it has no money above that height. Before
-/// anything is settled only a wallet without a past may be.
+/// True when a wallet may be leased above `settled`: neither its status nor its risk forbids it, and
+/// it has no money above that height. Before anything is settled only a wallet without a past may be.
 fn is_lendable(wallet: &WalletRow, settled: Option<u64>) -> bool {
+    if !may_lease(wallet.status, wallet.risk_level) {
+        return false;
+    }
     is_fresh(wallet) || settled.is_some_and(|settled| wallet.paid_at.is_none_or(|paid_at| paid_at <= settled))
 }
 
@@ -121,8 +124,13 @@ impl Pool {
             if let Some(taken) = self.pop(&part.config.name, settled) {
                 return Ok(taken);
             }
-            if !self.read_ahead(gateway, part, settled).await? {
-                self.grow(gateway, part).await?;
+            if !self.read_ahead(gateway, part, settled).await?
+                && let Err(problem) = self.grow(gateway, part).await
+            {
+                let name = &part.config.name;
+                let detail = format!("an order got no wallet of {name}, and the pool could not grow: {}", problem.detail);
+                raise(gateway, AlertKind::PoolExhausted, name, detail).await?;
+                return Err(Problem::unavailable("pool_exhausted", format!("no wallet of {name} is free and the pool may not grow")));
             }
         }
     }
@@ -159,16 +167,14 @@ impl Pool {
         Ok(!queue.ready.is_empty())
     }
 
-    /// Makes a batch of wallets, as many as the limit of the pool leaves room for.
+    /// Makes a batch of wallets, as many as the limit of the pool leaves room for. Why it could not
+    /// is what the operator is told.
     async fn grow(&self, gateway: &Gateway, part: &NetworkPart) -> Result<(), Problem> {
         let name = &part.config.name;
         let limit = gateway.config.pool.max_wallets;
         let room = limit.saturating_sub(count_of(gateway, name, None).await?);
         if room == 0 {
-            let detail = format!("the pool of {name} needs to grow and has reached pool.max_wallets, {limit}");
-            let alert = Gateway::alert(AlertKind::PoolExhausted, name.as_str(), detail, clock::now());
-            let _ = gateway.store.commit(Changes { alerts: vec![alert], ..Changes::default() }).await?;
-            return Err(Problem::unavailable("pool_exhausted", format!("no wallet of {name} is free and the pool may not grow")));
+            return Err(Problem::unavailable("pool_exhausted", format!("the pool of {name} has reached pool.max_wallets, {limit}")));
         }
         let batch = gateway.config.pool.batch_size.min(room);
         let batch = Batch { count: u32::try_from(batch).unwrap_or(GENERATE_MAX).clamp(1, GENERATE_MAX), ..Batch::default() };
@@ -297,8 +303,27 @@ impl Pool {
 
     async fn keep_one(&self, gateway: &Gateway, part: &NetworkPart) -> Result<(), Problem> {
         let free = count_of(gateway, &part.config.name, Some(WalletStatus::Available)).await?;
-        if free < gateway.config.pool.low_watermark { self.grow(gateway, part).await } else { Ok(()) }
+        let watermark = gateway.config.pool.low_watermark;
+        if free >= watermark {
+            return Ok(());
+        }
+        if let Err(problem) = self.grow(gateway, part).await {
+            let name = &part.config.name;
+            let detail = format!(
+                "{free} wallets of {name} are free, pool.low_watermark is {watermark}, and the pool could not grow: {}",
+                problem.detail
+            );
+            raise(gateway, AlertKind::PoolLow, name, detail).await?;
+            return Err(problem);
+        }
+        Ok(())
     }
+}
+
+async fn raise(gateway: &Gateway, kind: AlertKind, network: &Network, detail: String) -> Result<(), Problem> {
+    let alert = Gateway::alert(kind, network.as_str(), detail, clock::now());
+    let _ = gateway.store.commit(Changes { alerts: vec![alert], ..Changes::default() }).await?;
+    Ok(())
 }
 
 /// Wallets with keys of their own. A thousand take a tenth of a second of arithmetic: others run

@@ -12,7 +12,7 @@ use tidegate_rules::alert::{AlertKind, AlertStatus};
 use tidegate_rules::audit::{Action, Head, Verifier};
 use tidegate_rules::block::Address;
 use tidegate_rules::changes::{AlertChange, Changes, NewAlert, NewAudit, WalletChange, WalletMove};
-use tidegate_rules::id::{AlertId, MerchantId, SourceId, WalletId};
+use tidegate_rules::id::{AlertId, EventId, MerchantId, SourceId, WalletId};
 use tidegate_rules::time::Time;
 use tidegate_rules::wallet::{self, Illegal, LeaseFact, RiskLevel, WalletStatus, queue_rank};
 use tidegate_vault::{KeySource, OsEntropy, Sealed, Wallet};
@@ -469,7 +469,15 @@ pub async fn alert_step(gateway: &Gateway, id: AlertId, to: AlertStatus, reason:
         let at = clock::now();
         let action = if to == AlertStatus::Closed { Action::AlertClose } else { Action::AlertAcknowledge };
         let changes = Changes {
-            alert_changes: vec![AlertChange { id, from: row.status, to, by: doer.actor.clone(), reason: reason.map(str::to_owned), at }],
+            alert_changes: vec![AlertChange {
+                id,
+                event: EventId::new(at, clock::id_bytes()),
+                from: row.status,
+                to,
+                by: doer.actor.clone(),
+                reason: reason.map(str::to_owned),
+                at,
+            }],
             audit: vec![doer.did(action, id, at).because(reason.unwrap_or_default()).with(&json!({ "kind": row.kind.name() }))],
             ..Changes::default()
         };

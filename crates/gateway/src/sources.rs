@@ -114,6 +114,25 @@ pub async fn add_xpub(gateway: &Gateway, name: &str, part: &NetworkPart, xpub: &
     Ok(id)
 }
 
+/// The extended public key of a seed on a network, which shows every address of it and spends
+/// nothing. The log says that it was shown.
+///
+/// # Errors
+/// When there is no such seed, or it does not open.
+pub async fn xpub_of(gateway: &Gateway, part: &NetworkPart, name: &str, doer: &Doer) -> Result<String, Sorry> {
+    let sources = gateway.store.sources().await?;
+    let found = sources.iter().find(|source| source.name == name || source.id.to_string() == name);
+    let (source, sealed) = found.and_then(|source| Some((source, source.sealed.as_ref()?))).ok_or_else(|| {
+        Sorry(format!("{name}: expected the name or id of a seed that is kept here; `tidegate wallet sources` lists them"))
+    })?;
+    let (id, coin) = (source.id.to_string(), coin(part.config.kind));
+    let vault = gateway.vault.of(sealed.as_str());
+    let xpub = vault.account_xpub(&id, sealed, coin, source.account).map_err(|error| Sorry(error.to_string()))?;
+    let audit = doer.did(Action::SeedXpub, &id, clock::now()).with(&json!({ "network": part.config.name.as_str() }));
+    let _ = gateway.store.commit(Changes { audit: vec![audit], ..Changes::default() }).await?;
+    Ok(xpub)
+}
+
 /// Binds an extended public key to its source, as a tag binds an address to its wallet: who can
 /// write to the database alone cannot put a key of their own in its place.
 fn xpub_mac(gateway: &Gateway, id: SourceId, network: &Network, xpub: &str) -> String {

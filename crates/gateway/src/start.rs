@@ -325,6 +325,24 @@ pub async fn add_merchant(
     Ok((store.commit(changes).await? == Commit::Done).then_some((row, secret)))
 }
 
+/// Sends a merchant's webhooks somewhere else from now on; what is in the outbox goes where it was
+/// to go.
+///
+/// # Errors
+/// When the store does not answer.
+pub async fn put_webhook_url(store: &Store, row: MerchantRow, url: Option<String>, doer: &Doer) -> Result<MerchantRow, Sorry> {
+    let detail = json!({ "from": row.webhook_url, "to": url });
+    let changes = Changes {
+        webhook_urls: vec![(row.id, url.clone())],
+        audit: vec![doer.did(Action::MerchantUpdate, row.id, clock::now()).with(&detail)],
+        ..Changes::default()
+    };
+    match store.commit(changes).await? {
+        Commit::Done => Ok(MerchantRow { webhook_url: url, ..row }),
+        Commit::Conflict => Err(Sorry(format!("the merchant {} is gone", row.name))),
+    }
+}
+
 /// Makes an API key: its id and the secret, which is stored only as a hash.
 ///
 /// # Errors

@@ -86,6 +86,13 @@ impl AlertKind {
         )
     }
 
+    /// False for an alert that is not sent to the operator's receiver of webhooks: it says that a
+    /// receiver accepts none, and would call forth itself.
+    #[must_use]
+    pub const fn is_sent(self) -> bool {
+        !matches!(self, Self::WebhookFailed)
+    }
+
     /// How much it matters.
     #[must_use]
     pub const fn severity(self) -> Severity {

@@ -58,12 +58,16 @@ pub enum Action {
     SeedCreate,
     /// A seed brought in.
     SeedImport,
+    /// The extended public key of a seed was shown.
+    SeedXpub,
     /// An extended public key brought in.
     WatchAdd,
     /// A new merchant.
     MerchantCreate,
     /// A merchant's webhook secret shown.
     MerchantSecretShown,
+    /// Where a merchant's webhooks go.
+    MerchantUpdate,
     /// A new API key.
     ApiKeyCreate,
     /// An API key made void.
@@ -101,9 +105,11 @@ names!(Action:
     WalletVerify "wallet.verify",
     SeedCreate "seed.create",
     SeedImport "seed.import",
+    SeedXpub "seed.xpub",
     WatchAdd "watch.add",
     MerchantCreate "merchant.create",
     MerchantSecretShown "merchant.secret_shown",
+    MerchantUpdate "merchant.update",
     ApiKeyCreate "api_key.create",
     ApiKeyRevoke "api_key.revoke",
     UserCreate "user.create",

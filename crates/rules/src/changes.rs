@@ -8,7 +8,7 @@ use crate::alert::{AlertKind, AlertStatus};
 use crate::amount::Raw;
 use crate::audit::Action;
 use crate::block::{Address, BlockRef, Hash, Network};
-use crate::id::{AlertId, DeliveryId, EventId, MerchantId, OrderId, SourceId, TransferId, WalletId};
+use crate::id::{AlertId, DeliveryId, EventId, MerchantId, OrderId, SourceId, Subject, TransferId, WalletId};
 use crate::lease::Lease;
 use crate::notify::EventType;
 use crate::order::{Order, Payment};
@@ -46,6 +46,8 @@ pub struct Changes {
     pub new_sources: Vec<NewSource>,
     /// New merchants.
     pub new_merchants: Vec<NewMerchant>,
+    /// Where webhooks of merchants go from now on.
+    pub webhook_urls: Vec<(MerchantId, Option<String>)>,
     /// New API keys.
     pub new_api_keys: Vec<NewApiKey>,
     /// Sealed texts that another master key seals now.
@@ -160,11 +162,13 @@ pub struct Derivation {
     pub to: u32,
 }
 
-/// A step of an alert. Conflicts unless the alert is in `from`.
+/// A step of an alert, told as an event in the same commit. Conflicts unless the alert is in `from`.
 #[derive(Clone, Debug)]
 pub struct AlertChange {
     /// The alert.
     pub id: AlertId,
+    /// The id of its event.
+    pub event: EventId,
     /// What it was.
     pub from: AlertStatus,
     /// What it is.
@@ -269,6 +273,8 @@ pub enum WalletMove {
     },
     /// Its lease ended: it rests until a time of its settled chain.
     Rest {
+        /// What it is now: see [`crate::wallet::lease_ended`].
+        status: WalletStatus,
         /// The height its lease ended at.
         leased_to: u64,
         /// When it may be leased again, in chain time.
@@ -276,6 +282,8 @@ pub enum WalletMove {
     },
     /// It has rested.
     Return {
+        /// What it is now: see [`crate::wallet::rested`].
+        status: WalletStatus,
         /// Its place in the queue of the free.
         queue_rank: i64,
     },
@@ -302,9 +310,7 @@ impl WalletMove {
     pub const fn status(&self) -> Option<WalletStatus> {
         match self {
             Self::Lease { .. } => Some(WalletStatus::Occupied),
-            Self::Rest { .. } => Some(WalletStatus::Cooldown),
-            Self::Return { .. } => Some(WalletStatus::Available),
-            Self::Put { status, .. } => Some(*status),
+            Self::Rest { status, .. } | Self::Return { status, .. } | Self::Put { status, .. } => Some(*status),
             Self::PaidAt(_) | Self::Risk(_) | Self::Rename(_) => None,
         }
     }
@@ -456,8 +462,8 @@ pub struct NewEvent {
     pub kind: EventType,
     /// Whose.
     pub merchant: MerchantId,
-    /// To which order.
-    pub order: OrderId,
+    /// To what.
+    pub subject: Subject,
     /// When.
     pub at: Time,
     /// The body of its webhook, fixed now.
@@ -466,11 +472,14 @@ pub struct NewEvent {
     pub delivery: Option<(DeliveryId, String)>,
 }
 
-/// An alert.
+/// An alert. Where it is a new one, or opens a closed one again, the store tells it as an event
+/// (`wallet.alert`) in the same commit.
 #[derive(Clone, Debug)]
 pub struct NewAlert {
-    /// Its id.
+    /// Its id, unless the same thing has an alert already.
     pub id: AlertId,
+    /// The id of its event.
+    pub event: EventId,
     /// What happened.
     pub kind: AlertKind,
     /// What it is about, as a text that is the same whenever the same thing is meant: one alert

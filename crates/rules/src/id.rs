@@ -103,6 +103,54 @@ ids! {
     SourceId "src_";
 }
 
+macro_rules! subjects {
+    ($($(#[$doc:meta])* $variant:ident $id:ident;)*) => {
+        /// What an event is about, by its id.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub enum Subject {
+            $($(#[$doc])* $variant($id),)*
+        }
+
+        $(impl From<$id> for Subject {
+            fn from(id: $id) -> Self {
+                Self::$variant(id)
+            }
+        })*
+
+        impl fmt::Display for Subject {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                match self { $(Self::$variant(id) => id.fmt(f),)* }
+            }
+        }
+
+        impl FromStr for Subject {
+            type Err = IdError;
+
+            fn from_str(text: &str) -> Result<Self, IdError> {
+                $(if text.starts_with($id::PREFIX) {
+                    return text.parse().map(Self::$variant);
+                })*
+                Err(IdError("ord_"))
+            }
+        }
+    };
+}
+
+subjects! {
+    /// An order.
+    Order OrderId;
+    /// An alert.
+    Alert AlertId;
+}
+
+impl EventId {
+    /// The id of an event's only delivery, where none is drawn for it: the same time and chance.
+    #[must_use]
+    pub const fn delivery(self) -> DeliveryId {
+        DeliveryId(self.0)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -114,6 +162,15 @@ mod tests {
         assert!(early.to_string() < late.to_string());
         assert_eq!(early.to_string().parse(), Ok(early));
         assert!(early.to_string().starts_with("ord_"));
+    }
+
+    #[test]
+    fn a_subject_is_told_by_its_prefix() {
+        let (order, alert) = (OrderId::new(Time::from_millis(1), [1; 10]), AlertId::new(Time::from_millis(1), [2; 10]));
+        for subject in [Subject::from(order), Subject::from(alert)] {
+            assert_eq!(subject.to_string().parse(), Ok(subject));
+        }
+        assert!(WalletId::new(Time::from_millis(1), [3; 10]).to_string().parse::<Subject>().is_err());
     }
 
     #[test]

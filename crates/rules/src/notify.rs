@@ -12,7 +12,7 @@ use crate::id::EventId;
 use crate::time::{Span, Time};
 use crate::wallet::names;
 
-/// What happened to an order.
+/// What happened: to an order, or to something that an operator should look at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum EventType {
     /// The order was created.
@@ -33,6 +33,8 @@ pub enum EventType {
     Cancelled,
     /// The chain took back money of a paid order.
     PaymentReverted,
+    /// An alert was raised, acknowledged or closed.
+    WalletAlert,
 }
 
 names!(EventType:
@@ -45,6 +47,7 @@ names!(EventType:
     Expired "order.expired",
     Cancelled "order.cancelled",
     PaymentReverted "order.payment_reverted",
+    WalletAlert "wallet.alert",
 );
 
 /// When each try of a delivery is due, after the event.

@@ -117,7 +117,7 @@ names!(RiskLevel: Low "low", Watch "watch", High "high", Blocked "blocked");
 /// True when a wallet may be leased as far as its status and its risk go.
 #[must_use]
 pub const fn may_lease(status: WalletStatus, risk: RiskLevel) -> bool {
-    matches!(status, WalletStatus::Available) && risk.may_lease()
+    leased(status).is_some() && risk.may_lease()
 }
 
 /// The status of a wallet that a person asks to be `to`.

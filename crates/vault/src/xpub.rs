@@ -130,8 +130,6 @@ impl Fields<'_> {
     }
 }
 
-const ALPHABET: &[u8; 58] = b"123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz";
-
 /// An extended key and its checksum.
 const BYTES: usize = 82;
 /// How many digits they have, for every version in use.
@@ -142,37 +140,15 @@ fn checksum(payload: &[u8]) -> [u8; 4] {
     twice.first_chunk().copied().unwrap_or_default()
 }
 
-/// Long division by 58, the remainders being the digits from the last one up.
 fn base58check(payload: &[u8]) -> String {
-    let mut number = [payload, &checksum(payload)].concat();
-    let mut digits = [0_u8; CHARS];
-    for digit in digits.iter_mut().rev() {
-        let mut remainder = 0_u16;
-        for byte in &mut number {
-            let value = (remainder << 8) | u16::from(*byte);
-            *byte = u8::try_from(value.wrapping_div(58)).unwrap_or_default();
-            remainder = value.wrapping_rem(58);
-        }
-        *digit = ALPHABET.get(usize::from(remainder)).copied().unwrap_or_default();
-    }
-    digits.iter().map(|digit| char::from(*digit)).collect()
+    bs58::encode([payload, &checksum(payload)].concat()).into_string()
 }
 
-/// Multiplies by 58 and adds each digit; `None` for a foreign character or another length.
+/// `None` for a foreign character or another length.
 fn unbase58(text: &str) -> Option<[u8; BYTES]> {
-    let mut number = [0_u8; BYTES];
     (text.len() == CHARS).then_some(())?;
-    for digit in text.bytes() {
-        let value = ALPHABET.iter().position(|candidate| *candidate == digit)?;
-        let mut carry = u16::try_from(value).ok()?;
-        for byte in number.iter_mut().rev() {
-            let [high, low] = u16::from(*byte).wrapping_mul(58).wrapping_add(carry).to_be_bytes();
-            *byte = low;
-            carry = u16::from(high);
-        }
-        (carry == 0).then_some(())?;
-    }
-    Some(number)
+    let mut number = [0_u8; BYTES];
+    (bs58::decode(text).onto(&mut number).ok()? == BYTES).then_some(number)
 }
 
 #[cfg(test)]

@@ -15,10 +15,11 @@ use super::idempotency::{Answer, Keeper, Kept, answer};
 use super::request::{EmptyBody, Params, RawBody};
 use super::wallets::{WalletView, checked_name};
 use super::{App, ProblemBody};
+use crate::alerts::AlertView;
 use crate::people::REASON_MAX;
 use crate::problem::Problem;
 use crate::safe::{self, Stats, Verdict};
-use crate::store::{AlertFilter, AlertRow, AuditFilter, AuditRow, WalletRow};
+use crate::store::{AlertFilter, AuditFilter, AuditRow, WalletRow};
 
 fn wallet_id(text: &str) -> Result<WalletId, Problem> {
     text.parse().map_err(|_| Problem::not_found("wallet"))
@@ -160,50 +161,6 @@ pub async fn update_wallet(State(app): State<App>, caller: Caller, Path(id): Pat
 pub async fn stats(State(app): State<App>, caller: Caller) -> Result<Answer, Problem> {
     caller.require(Scope::WalletsRead)?;
     Ok(Answer::json(StatusCode::OK, &*safe::stats(&app.gateway).await?))
-}
-
-/// An alert.
-#[derive(Serialize, ToSchema)]
-pub struct AlertView {
-    /// Its id.
-    #[schema(example = "alr_019a5a0fca7e7bd0a3f2c8e1b4d96f70")]
-    id: String,
-    /// What happened.
-    #[schema(example = "stray_money")]
-    kind: String,
-    /// `info`, `warning` or `critical`.
-    severity: String,
-    /// To what.
-    about: String,
-    /// In words.
-    detail: String,
-    /// `open`, `acknowledged` or `closed`.
-    status: String,
-    /// Since when.
-    created_at: String,
-    /// When a person last dealt with it.
-    changed_at: Option<String>,
-    /// Who.
-    changed_by: Option<String>,
-    /// What they said.
-    reason: Option<String>,
-}
-
-impl From<&AlertRow> for AlertView {
-    fn from(row: &AlertRow) -> Self {
-        Self {
-            id: row.id.to_string(),
-            kind: row.kind.name().to_owned(),
-            severity: row.kind.severity().name().to_owned(),
-            about: row.about.clone(),
-            detail: row.detail.clone(),
-            status: row.status.name().to_owned(),
-            created_at: row.created_at.to_string(),
-            changed_at: row.changed_at.map(|at| at.to_string()),
-            changed_by: row.changed_by.clone(),
-            reason: row.reason.clone(),
-        }
-    }
 }
 
 /// A page of alerts.

@@ -56,6 +56,8 @@ pub struct WalletView {
     created_at: String,
     /// When it was leased last.
     last_used_at: Option<String>,
+    /// When its key was last opened and found to give this address.
+    verified_at: Option<String>,
 }
 
 impl WalletView {
@@ -75,12 +77,13 @@ impl From<&WalletRow> for WalletView {
             address: row.address_text.clone(),
             kind: row.kind.name().to_owned(),
             status: row.status.name().to_owned(),
-            balance: None,
-            balance_at: None,
+            balance: row.balance.map(|(balance, _)| balance.to_string()),
+            balance_at: row.balance.map(|(_, at)| at.to_string()),
             order_id: row.order.map(|order| order.to_string()),
             risk_level: row.risk_level.name().to_owned(),
             created_at: row.created_at.to_string(),
             last_used_at: row.last_used_at.map(|at| at.to_string()),
+            verified_at: row.verified_at.map(|at| at.to_string()),
         }
     }
 }
@@ -100,6 +103,7 @@ impl From<&NewWallet> for WalletView {
             risk_level: "low".to_owned(),
             created_at: new.created_at.to_string(),
             last_used_at: None,
+            verified_at: None,
         }
     }
 }

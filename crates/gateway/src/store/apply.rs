@@ -13,11 +13,17 @@ use tidegate_rules::changes::{
     NewEvent, NewLease, NewMerchant, NewOrder, NewSource, NewWallet, OrderChange, Reseal, SealedIn, TransferChange, WalletChange,
     WalletMove,
 };
+use tidegate_rules::id::{EventId, MerchantId};
 use tidegate_rules::lease::Lease;
+use tidegate_rules::notify::{self, EventType};
 use tidegate_rules::order::{Depth, Facts, PaidBy, Terms};
 use tidegate_rules::time::Time;
 
-use super::Commit;
+use super::rows::parse;
+use super::safe::alert;
+use super::{Commit, StoreError};
+use crate::alerts::AlertView;
+use crate::start::MAIN_MERCHANT;
 
 type Applied = Result<Commit, sqlx::Error>;
 
@@ -63,6 +69,9 @@ pub(super) async fn apply(db: &mut AnyConnection, group: &[&Changes]) -> Applied
     }
     insert_sources(db, &all(group, |changes| &changes.new_sources)).await?;
     insert_merchants(db, &all(group, |changes| &changes.new_merchants)).await?;
+    for (merchant, url) in all(group, |changes| &changes.webhook_urls) {
+        must!(put_webhook_url(db, *merchant, url.as_deref()));
+    }
     insert_api_keys(db, &all(group, |changes| &changes.new_api_keys)).await?;
     must!(reseal(db, &all(group, |changes| &changes.reseals)));
     for change in all(group, |changes| &changes.alert_changes) {
@@ -284,8 +293,9 @@ async fn change_wallet(db: &mut AnyConnection, change: &WalletChange) -> Applied
     let result = match &change.kind {
         // Written above, many at a time.
         WalletMove::Lease { .. } => return Ok(Commit::Done),
-        WalletMove::Rest { leased_to, until } => {
-            sqlx::query("UPDATE usdt_wallets SET status = CASE status WHEN 'occupied' THEN 'cooldown' ELSE status END, leased_to = $1, rested_at = $2, order_id = NULL, version = version + 1 WHERE id = $3 AND version = $4")
+        WalletMove::Rest { status, leased_to, until } => {
+            sqlx::query("UPDATE usdt_wallets SET status = $1, leased_to = $2, rested_at = $3, order_id = NULL, version = version + 1 WHERE id = $4 AND version = $5")
+                .bind(status.name())
                 .bind(height(*leased_to))
                 .bind(until.millis())
                 .bind(id)
@@ -293,8 +303,9 @@ async fn change_wallet(db: &mut AnyConnection, change: &WalletChange) -> Applied
                 .execute(db)
                 .await?
         }
-        WalletMove::Return { queue_rank } => {
-            sqlx::query("UPDATE usdt_wallets SET status = 'available', queue_rank = $1, version = version + 1 WHERE id = $2 AND version = $3 AND status = 'cooldown'")
+        WalletMove::Return { status, queue_rank } => {
+            sqlx::query("UPDATE usdt_wallets SET status = $1, queue_rank = $2, version = version + 1 WHERE id = $3 AND version = $4 AND status = 'cooldown'")
+                .bind(status.name())
                 .bind(*queue_rank)
                 .bind(id)
                 .bind(change.version)
@@ -562,13 +573,13 @@ async fn insert_events(db: &mut AnyConnection, events: &[&NewEvent]) -> Result<(
         db,
         events,
         "(?,?,?,?,?,?)",
-        |rows| format!("INSERT INTO events (id, kind, merchant_id, order_id, at, body) VALUES {rows}"),
+        |rows| format!("INSERT INTO events (id, kind, merchant_id, subject_id, at, body) VALUES {rows}"),
         |statement, event| {
             statement
                 .bind(event.id.to_string())
                 .bind(event.kind.name())
                 .bind(event.merchant.to_string())
-                .bind(event.order.to_string())
+                .bind(event.subject.to_string())
                 .bind(event.at.millis())
                 .bind(event.body.as_str())
         },
@@ -580,7 +591,7 @@ async fn insert_events(db: &mut AnyConnection, events: &[&NewEvent]) -> Result<(
         &told,
         "(?,?,?,?,?,?,?,'due',0,?)",
         |rows| {
-            format!("INSERT INTO payment_webhooks (id, event_id, merchant_id, order_id, url, origin, event_at, status, tries, due_at) VALUES {rows}")
+            format!("INSERT INTO payment_webhooks (id, event_id, merchant_id, subject_id, url, origin, event_at, status, tries, due_at) VALUES {rows}")
         },
         |statement, event| {
             let Some((id, url)) = &event.delivery else { return statement };
@@ -588,7 +599,7 @@ async fn insert_events(db: &mut AnyConnection, events: &[&NewEvent]) -> Result<(
                 .bind(id.to_string())
                 .bind(event.id.to_string())
                 .bind(event.merchant.to_string())
-                .bind(event.order.to_string())
+                .bind(event.subject.to_string())
                 .bind(url.as_str())
                 .bind(origin(url))
                 .bind(event.at.millis())
@@ -634,6 +645,12 @@ async fn insert_merchants(db: &mut AnyConnection, merchants: &[&NewMerchant]) ->
             .await?;
     }
     Ok(())
+}
+
+async fn put_webhook_url(db: &mut AnyConnection, merchant: MerchantId, url: Option<&str>) -> Applied {
+    let changed =
+        sqlx::query("UPDATE merchants SET webhook_url = $1 WHERE id = $2").bind(url).bind(merchant.to_string()).execute(db).await?;
+    Ok(one(&changed))
 }
 
 async fn insert_api_keys(db: &mut AnyConnection, keys: &[&NewApiKey]) -> Result<(), sqlx::Error> {
@@ -768,17 +785,21 @@ async fn change_alert(db: &mut AnyConnection, change: &AlertChange) -> Applied {
     .bind(change.reason.as_deref())
     .bind(change.id.to_string())
     .bind(change.from.name())
-    .execute(db)
+    .execute(&mut *db)
     .await?;
+    if one(&result) == Commit::Done {
+        tell_alert(db, &change.id.to_string(), change.event, change.at).await?;
+    }
     Ok(one(&result))
 }
 
 /// The same thing raises one alert, however often it is seen. What comes back after its alert was
-/// closed opens it again.
+/// closed opens it again. Only an alert that is open now and was not before is told.
 async fn insert_alert(db: &mut AnyConnection, alert: &NewAlert) -> Result<(), sqlx::Error> {
-    sqlx::query(
+    let opened: Option<String> = sqlx::query_scalar(
         "INSERT INTO alerts (id, kind, about, detail, status, created_at) VALUES ($1, $2, $3, $4, 'open', $5) \
-         ON CONFLICT (kind, about) DO UPDATE SET status = 'open', detail = excluded.detail WHERE alerts.status = 'closed' AND $6 = 1",
+         ON CONFLICT (kind, about) DO UPDATE SET status = 'open', detail = excluded.detail WHERE alerts.status = 'closed' AND $6 = 1 \
+         RETURNING id",
     )
     .bind(alert.id.to_string())
     .bind(alert.kind.name())
@@ -786,9 +807,33 @@ async fn insert_alert(db: &mut AnyConnection, alert: &NewAlert) -> Result<(), sq
     .bind(&alert.detail)
     .bind(alert.at.millis())
     .bind(i64::from(alert.kind.comes_back()))
-    .execute(db)
+    .fetch_optional(&mut *db)
     .await?;
-    Ok(())
+    match opened {
+        Some(id) => tell_alert(db, &id, alert.event, alert.at).await,
+        None => Ok(()),
+    }
+}
+
+/// The event of an alert as it stands now, for the merchant `main`, who is the owner.
+async fn tell_alert(db: &mut AnyConnection, id: &str, event: EventId, at: Time) -> Result<(), sqlx::Error> {
+    let owner = sqlx::query("SELECT id, webhook_url FROM merchants WHERE name = $1").bind(MAIN_MERCHANT).fetch_optional(&mut *db).await?;
+    // Before the first start there is nobody to tell.
+    let Some(owner) = owner else { return Ok(()) };
+    let row = sqlx::query("SELECT * FROM alerts WHERE id = $1").bind(id).fetch_one(&mut *db).await?;
+    let unreadable = |error: StoreError| sqlx::Error::Decode(error.to_string().into());
+    let alert = alert(&row).map_err(unreadable)?;
+    let url = owner.try_get::<Option<String>, _>("webhook_url")?.filter(|_| alert.kind.is_sent());
+    let told = NewEvent {
+        id: event,
+        kind: EventType::WalletAlert,
+        merchant: parse(&owner, "id").map_err(unreadable)?,
+        subject: alert.id.into(),
+        at,
+        body: serde_json::to_string(&notify::body(EventType::WalletAlert, at, &AlertView::from(&alert))).unwrap_or_default(),
+        delivery: url.map(|url| (event.delivery(), url)),
+    };
+    insert_events(db, &[&told]).await
 }
 
 async fn change_delivery(db: &mut AnyConnection, change: &DeliveryChange) -> Result<(), sqlx::Error> {

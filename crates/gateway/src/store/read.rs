@@ -498,7 +498,7 @@ impl Store {
 
     /// The events of an order after a place in the order of commits.
     pub async fn order_events(&self, id: OrderId, after: i64) -> Found<Vec<EventRow>> {
-        let rows = sqlx::query("SELECT seq, id, kind, at, body FROM events WHERE order_id = $1 AND seq > $2 ORDER BY seq")
+        let rows = sqlx::query("SELECT seq, id, kind, at, body FROM events WHERE subject_id = $1 AND seq > $2 ORDER BY seq")
             .bind(id.to_string())
             .bind(after)
             .fetch_all(&self.readers)
@@ -514,7 +514,7 @@ impl Store {
     /// Which deliveries are due, oldest first, leaving out receivers that are busy?
     pub async fn due_deliveries(&self, now: Time, busy: &[String], limit: i64) -> Found<Vec<DueDelivery>> {
         let mut query = Where::new(
-            "SELECT w.id, w.event_id, w.merchant_id, w.order_id, w.url, w.origin, w.event_at, w.tries, e.kind, e.body FROM payment_webhooks w JOIN events e ON e.id = w.event_id",
+            "SELECT w.id, w.event_id, w.merchant_id, w.subject_id, w.url, w.origin, w.event_at, w.tries, e.kind, e.body FROM payment_webhooks w JOIN events e ON e.id = w.event_id",
         );
         query.and("w.due_at <= ?", Some(Arg::Number(now.millis())));
         query.sql.push_str(" AND w.status = 'due'");
@@ -536,7 +536,7 @@ impl Store {
                     event_id: row.try_get("event_id")?,
                     kind: row.try_get("kind")?,
                     merchant: parse(row, "merchant_id")?,
-                    order: parse(row, "order_id")?,
+                    subject: parse(row, "subject_id")?,
                     url: row.try_get("url")?,
                     origin: row.try_get("origin")?,
                     event_at: time(row, "event_at")?,

@@ -11,7 +11,7 @@ use sqlx::any::AnyRow;
 use tidegate_rules::amount::Amount;
 use tidegate_rules::block::{Address, BlockRef, Hash, Network, TransferKey};
 use tidegate_rules::changes::{Details, Recorded};
-use tidegate_rules::id::{DeliveryId, LeaseId, MerchantId, OrderId, SourceId, TransferId, WalletId};
+use tidegate_rules::id::{DeliveryId, LeaseId, MerchantId, OrderId, SourceId, Subject, TransferId, WalletId};
 use tidegate_rules::lease::Lease;
 use tidegate_rules::order::{
     self, Confirmation, Depth, Exception, Facts, Mark, Order, Paid, PaidBy, Payment, PaymentStatus, Status, Tally, Terms,
@@ -105,6 +105,10 @@ pub struct WalletRow {
     pub created_at: Time,
     /// When it was leased last.
     pub last_used_at: Option<Time>,
+    /// When its key was last opened and found to give its address.
+    pub verified_at: Option<Time>,
+    /// What it held when the chain was asked last.
+    pub balance: Option<(Amount, Time)>,
     /// The row's version.
     pub version: i64,
 }
@@ -202,8 +206,8 @@ pub struct DueDelivery {
     pub kind: String,
     /// Whose secret signs it.
     pub merchant: MerchantId,
-    /// Which order it is about.
-    pub order: OrderId,
+    /// What it is about.
+    pub subject: Subject,
     /// Where to.
     pub url: String,
     /// Who the receiver is.
@@ -311,6 +315,11 @@ pub(super) fn wallet(row: &AnyRow) -> Found<WalletRow> {
         order: parse_some(row, "order_id")?,
         created_at: time(row, "created_at")?,
         last_used_at: time_some(row, "last_used_at")?,
+        verified_at: time_some(row, "verified_at")?,
+        balance: match time_some(row, "balance_at")? {
+            Some(at) => Some((amount(row, "balance")?, at)),
+            None => None,
+        },
         version: row.try_get("version")?,
     })
 }

@@ -128,7 +128,7 @@ fn audit_row(row: &AnyRow) -> Found<AuditRow> {
     })
 }
 
-fn alert(row: &AnyRow) -> Found<AlertRow> {
+pub(super) fn alert(row: &AnyRow) -> Found<AlertRow> {
     Ok(AlertRow {
         id: parse(row, "id")?,
         kind: named(row, "kind", AlertKind::from_name)?,

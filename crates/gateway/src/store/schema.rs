@@ -7,8 +7,11 @@ use sqlx::{AnyConnection, Executor as _};
 use super::{Engine, Migrate, StoreError};
 
 /// The migrations: version, name, text.
-const MIGRATIONS: &[(i64, &str, &str)] =
-    &[(1, "first", include_str!("../../migrations/0001_first.sql")), (2, "safe", include_str!("../../migrations/0002_safe.sql"))];
+const MIGRATIONS: &[(i64, &str, &str)] = &[
+    (1, "first", include_str!("../../migrations/0001_first.sql")),
+    (2, "safe", include_str!("../../migrations/0002_safe.sql")),
+    (3, "chains", include_str!("../../migrations/0003_chains.sql")),
+];
 
 /// Two processes that start at once must not both migrate (PostgreSQL; any number will do).
 const ADVISORY_LOCK: i64 = 0x7469_6465_6761_7465;

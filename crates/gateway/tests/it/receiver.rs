@@ -137,6 +137,14 @@ impl Receiver {
         .await
     }
 
+    /// Waits for the first event of this kind, whatever it is about.
+    pub async fn first(&self, kind: &str) -> Delivery {
+        eventually_within(PATIENCE, &format!("somebody has sent {kind}"), async || {
+            self.deliveries().into_iter().find(|delivery| delivery.kind() == kind).ok_or_else(|| "nobody".to_owned())
+        })
+        .await
+    }
+
     /// Waits for at least one event of this kind.
     pub async fn event(&self, order_id: &str, kind: &str) -> Delivery {
         eventually_within(PATIENCE, &format!("{order_id} has sent {kind}"), async || {

@@ -12,6 +12,7 @@ use sqlx::{AssertSqlSafe, Connection as _};
 use crate::api::Api;
 use crate::gateway::{Gateway, Home, NETWORK, Settings};
 use crate::process::Process;
+use crate::receiver::Receiver;
 use crate::tools::repo;
 
 /// A home whose chain is never asked: nothing here depends on blocks.
@@ -85,8 +86,13 @@ async fn seeds_and_public_keys_give_the_published_addresses_and_only_a_seed_give
     let key = hot.json(&["wallet", "export", id(&wallets[2]), "--reason", "a test", "--yes"]);
     assert_eq!(key["private_key"], vector["evm"][2]["private_key"]);
 
+    // The seed's public side, as it leaves the hot machine, is what the cold one takes in.
+    let shown = hot.json(&["wallet", "xpub", "hot", "--network", NETWORK]);
+    assert_eq!(shown["xpub"], vector["evm_account_xpub"]);
+    assert!(hot.run(&["wallet", "xpub", "nobody", "--network", NETWORK]).stderr.contains("wallet sources"));
+
     let cold = home();
-    with_input(&cold, &["wallet", "watch", "cold", "--network", NETWORK], vector["evm_account_xpub"].as_str().unwrap());
+    with_input(&cold, &["wallet", "watch", "cold", "--network", NETWORK], shown["xpub"].as_str().unwrap());
     let watched = generate(&cold, 4, &["--kind", "watch"]);
     assert_eq!(addresses(&watched), published(4));
     assert!(watched.iter().all(|wallet| wallet["kind"] == "watch"));
@@ -456,6 +462,61 @@ async fn a_backup_is_made_while_the_gateway_runs_and_restored_whole_or_not_at_al
     home.database_url = old;
 }
 
+/// `tests/data/schema-2.backup` was made by the version before schema 3: three random wallets and
+/// two of the seed `paper`, the merchant `old-shop`, six rows in the audit log.
+#[tokio::test]
+async fn a_backup_of_an_older_version_is_restored_and_migrated() {
+    let mut home = Home::unmigrated(&Settings::new("http://127.0.0.1:9", [7; 20]));
+    home.master_key = "c95100f34ca7f2b09a0b2408a9f0f102dfd0331ace4a257a9bdd5764b5351bae".into();
+    // Its wallets are on TRON.
+    let toml = Settings::new("http://127.0.0.1:9", [7; 20]).toml();
+    home.configure(&format!("{toml}\n[networks.tron]\nrpc = [\"http://127.0.0.1:9\"]\n"));
+    let file = repo().join("crates/gateway/tests/data/schema-2.backup");
+    let restored = home.json(&["restore", file.to_str().unwrap()]);
+    assert_eq!(restored["backup"]["schema"], 2, "{restored}");
+
+    let wallets = home.json(&["wallet", "list"])["data"].as_array().unwrap().clone();
+    let of_seed = addresses(&wallets).into_iter().filter(|address| address.starts_with("TG2GXEn9") || address.starts_with("TKUT2hHk"));
+    assert_eq!((wallets.len(), of_seed.count()), (5, 2), "{wallets:?}");
+    assert_eq!(home.json(&["wallet", "verify"])["ok"], true, "every key opens under the old master key");
+    assert_eq!(home.json(&["merchant", "show", "old-shop"])["webhook_secret"], "whsec_0g9LNOQPzs7SSK3Tq2wxegCz2WivL1L6");
+    let audit = home.json(&["audit", "verify"]);
+    assert!(audit["ok"] == true && audit["rows"].as_u64() > Some(6), "{audit}");
+    let next = home.json(&["wallet", "sources"])["data"][0]["next_index"]["tron"].clone();
+    assert_eq!(next, 2, "no address is made twice");
+}
+
+#[tokio::test]
+async fn a_pool_that_cannot_grow_is_told_to_the_owner() {
+    let receiver = Receiver::start().await;
+    let settings = Settings { more: "[pool]\nlow_watermark = 5\nmax_wallets = 3\n".into(), ..Settings::new("http://127.0.0.1:9", [7; 20]) };
+    let home = Home::new(&settings);
+    generate(&home, 3, &[]);
+    let secret = home.json(&["merchant", "show", "main"])["webhook_secret"].as_str().unwrap().to_owned();
+    let updated = home.json(&["merchant", "update", "main", "--webhook-url", &receiver.url]);
+    assert_eq!(updated["webhook_url"], receiver.url.as_str());
+    let refused = home.run(&["merchant", "update", "main", "--webhook-url", "ftp://shop.example"]);
+    assert!(refused.code == Some(1) && refused.stderr.contains("http or https"), "{refused:?}");
+    let key = home.api_key("main", &["admin"]);
+    let gateway = home.serve().await;
+    let api = gateway.api(&key);
+
+    let opened = receiver.first("wallet.alert").await;
+    opened.verify(&secret).unwrap();
+    let alert = opened.json()["data"].clone();
+    let says = |member: &str| alert[member].as_str().unwrap_or_default().to_owned();
+    assert_eq!((says("kind"), says("about"), says("status")), ("pool_low".into(), NETWORK.into(), "open".into()), "{alert}");
+    assert!(says("detail").contains("3 wallets of anvil are free") && says("detail").contains("pool.max_wallets, 3"), "{alert}");
+
+    let body = json!({ "reason": "grows tomorrow" });
+    api.post(&format!("/api/v1/admin/alerts/{}/acknowledge", says("id")), &body).await.expect(200);
+    let told = receiver.events(&says("id"), &["wallet.alert", "wallet.alert"]).await;
+    let last = told.last().unwrap().json()["data"].clone();
+    assert_eq!((last["status"].as_str(), last["reason"].as_str()), (Some("acknowledged"), Some("grows tomorrow")), "{last}");
+    let listed = api.get("/api/v1/admin/alerts?kind=pool_low").await.expect(200).json();
+    assert_eq!(listed["data"][0], last, "the event says what the API says");
+}
+
 #[tokio::test]
 async fn a_database_of_the_first_schema_is_migrated_before_it_is_backed_up() {
     let mut home = home();
@@ -463,7 +524,9 @@ async fn a_database_of_the_first_schema_is_migrated_before_it_is_backed_up() {
     // As the first version left its database.
     tamper(
         &home,
-        "DROP TABLE key_sources; DROP TABLE derivations; DROP TABLE audit_log; DROP TABLE audit_head; DROP INDEX idx_alerts_status;
+        "ALTER TABLE events RENAME COLUMN subject_id TO order_id; ALTER TABLE payment_webhooks RENAME COLUMN subject_id TO order_id;
+         ALTER TABLE usdt_wallets DROP COLUMN balance; ALTER TABLE usdt_wallets DROP COLUMN balance_at;
+         DROP TABLE key_sources; DROP TABLE derivations; DROP TABLE audit_log; DROP TABLE audit_head; DROP INDEX idx_alerts_status;
          DROP INDEX idx_wallets_derived; DROP INDEX idx_wallets_available_network; DROP INDEX idx_wallets_paid;
          DROP INDEX idx_transactions_wallet; DROP INDEX idx_transactions_payer;
          ALTER TABLE usdt_wallets DROP COLUMN source_id; ALTER TABLE usdt_wallets DROP COLUMN derive_index; ALTER TABLE usdt_wallets DROP COLUMN verified_at;

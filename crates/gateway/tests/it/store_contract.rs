@@ -31,7 +31,7 @@ use tidegate_rules::lease::Lease;
 use tidegate_rules::notify::EventType;
 use tidegate_rules::order::{self, Confirmation, Depth, Exception, Facts, Mark, Order, Paid, PaidBy, Payment, Status, Tally, Terms};
 use tidegate_rules::time::{Span, Time};
-use tidegate_rules::wallet::{RiskLevel, WalletKind, WalletStatus, may_lease};
+use tidegate_rules::wallet::{RiskLevel, WalletKind, WalletStatus, lease_ended, may_lease};
 
 use crate::postgres;
 
@@ -61,6 +61,7 @@ contract!(
     the_audit_log_is_one_chain_however_many_write_it,
     an_index_is_used_once_and_never_goes_back,
     an_alert_takes_a_step_from_where_it_was,
+    an_alert_is_told_to_the_owner_once_for_each_step,
     sealed_texts_change_only_where_the_old_one_stands,
     risky_wallets_are_not_offered,
     i2_a_wallet_has_one_live_lease,
@@ -253,7 +254,7 @@ fn new_event(order: OrderId, kind: EventType) -> NewEvent {
         id: EventId::new(at(2), id_bytes()),
         kind,
         merchant: merchant_id(),
-        order,
+        subject: order.into(),
         at: at(2),
         body: format!(r#"{{"type":"{}"}}"#, kind.name()),
         delivery: None,
@@ -265,8 +266,25 @@ fn with_delivery(mut event: NewEvent, url: &str) -> NewEvent {
     event
 }
 
+fn new_merchant(name: &str, webhook_url: Option<&str>) -> NewMerchant {
+    NewMerchant {
+        id: MerchantId::new(at(0), id_bytes()),
+        name: name.into(),
+        webhook_url: webhook_url.map(str::to_owned),
+        webhook_secret: "sealed".into(),
+        created_at: at(1),
+    }
+}
+
 fn new_alert(kind: AlertKind, about: &str) -> NewAlert {
-    NewAlert { id: AlertId::new(at(3), id_bytes()), kind, about: about.into(), detail: "in words".into(), at: at(3) }
+    NewAlert {
+        id: AlertId::new(at(3), id_bytes()),
+        event: EventId::new(at(3), id_bytes()),
+        kind,
+        about: about.into(),
+        detail: "in words".into(),
+        at: at(3),
+    }
 }
 
 fn answer(scope: &str, body: &str) -> KeptAnswer {
@@ -597,7 +615,15 @@ async fn an_alert_takes_a_step_from_where_it_was(ground: Ground) {
     let row = store.alerts(AlertFilter::default(), 10).await.unwrap().remove(0);
     assert_eq!((row.status, row.changed_by.clone()), (AlertStatus::Open, None));
     let step = |from: AlertStatus, to: AlertStatus| Changes {
-        alert_changes: vec![AlertChange { id: row.id, from, to, by: "key_1".into(), reason: Some("looked".into()), at: at(9) }],
+        alert_changes: vec![AlertChange {
+            id: row.id,
+            event: EventId::new(at(9), id_bytes()),
+            from,
+            to,
+            by: "key_1".into(),
+            reason: Some("looked".into()),
+            at: at(9),
+        }],
         ..Changes::default()
     };
     assert_eq!(store.commit(step(AlertStatus::Acknowledged, AlertStatus::Closed)).await.unwrap(), Commit::Conflict);
@@ -613,11 +639,59 @@ async fn an_alert_takes_a_step_from_where_it_was(ground: Ground) {
     done(&store, again(AlertKind::PoolExhausted)).await;
     let row = store.alerts(open.clone(), 10).await.unwrap().remove(0);
     assert_eq!(row.kind, AlertKind::PoolExhausted);
-    let close = AlertChange { id: row.id, from: AlertStatus::Open, to: AlertStatus::Closed, by: "key_1".into(), reason: None, at: at(9) };
+    let close = AlertChange {
+        id: row.id,
+        event: EventId::new(at(9), id_bytes()),
+        from: AlertStatus::Open,
+        to: AlertStatus::Closed,
+        by: "key_1".into(),
+        reason: None,
+        at: at(9),
+    };
     done(&store, Changes { alert_changes: vec![close], ..Changes::default() }).await;
     assert!(store.alerts(open.clone(), 10).await.unwrap().is_empty());
     done(&store, again(AlertKind::PoolExhausted)).await;
     assert_eq!(store.alerts(open, 10).await.unwrap().len(), 1);
+}
+
+async fn an_alert_is_told_to_the_owner_once_for_each_step(ground: Ground) {
+    let store = ground.open().await;
+    let raise = |kind| Changes { alerts: vec![new_alert(kind, "tx 1")], ..Changes::default() };
+    done(&store, raise(AlertKind::DustFlood)).await;
+    assert!(store.due_deliveries(at(99), &[], 10).await.unwrap().is_empty(), "there is no owner yet");
+    let owner = new_merchant("main", Some("https://owner.example/hook"));
+    done(&store, Changes { new_merchants: vec![owner.clone()], ..Changes::default() }).await;
+
+    // Raised, seen again, closed, and back: what changed is told, with the alert as it is then.
+    done(&store, raise(AlertKind::PoolLow)).await;
+    done(&store, raise(AlertKind::PoolLow)).await;
+    let row = store.alerts(AlertFilter::default(), 10).await.unwrap().remove(0);
+    let close = AlertChange {
+        id: row.id,
+        event: EventId::new(at(4), id_bytes()),
+        from: AlertStatus::Open,
+        to: AlertStatus::Closed,
+        by: "key_1".into(),
+        reason: Some("grown".into()),
+        at: at(4),
+    };
+    done(&store, Changes { alert_changes: vec![close], ..Changes::default() }).await;
+    done(&store, raise(AlertKind::PoolLow)).await;
+    // That a receiver accepts nothing is not sent to a receiver.
+    done(&store, raise(AlertKind::WebhookFailed)).await;
+
+    let due = store.due_deliveries(at(99), &[], 10).await.unwrap();
+    let mut told = Vec::new();
+    for delivery in &due {
+        assert_eq!((delivery.kind.as_str(), delivery.merchant, delivery.subject), ("wallet.alert", owner.id, row.id.into()));
+        assert_eq!(delivery.url, "https://owner.example/hook");
+        let body: serde_json::Value = serde_json::from_str(&delivery.body).unwrap();
+        let text = |member: &str| body["data"][member].as_str().unwrap_or("-").to_owned();
+        assert_eq!((text("id"), text("severity"), body["type"].as_str()), (row.id.to_string(), "warning".into(), Some("wallet.alert")));
+        told.push(format!("{} {} {}", text("kind"), text("status"), text("reason")));
+    }
+    told.sort_unstable();
+    assert_eq!(told, ["pool_low closed grown", "pool_low open -", "pool_low open grown"]);
 }
 
 async fn sealed_texts_change_only_where_the_old_one_stands(ground: Ground) {
@@ -655,8 +729,11 @@ async fn risky_wallets_are_not_offered(ground: Ground) {
     assert!(free.iter().all(|row| may_lease(row.status, row.risk_level)));
 
     // A lease that ends leaves a frozen wallet frozen.
-    let (id, rest) =
-        (wallets[0].id, |version| WalletChange { id: wallets[0].id, version, kind: WalletMove::Rest { leased_to: 9, until: at(99) } });
+    let (id, rest) = (wallets[0].id, |version| WalletChange {
+        id: wallets[0].id,
+        version,
+        kind: WalletMove::Rest { status: lease_ended(WalletStatus::Frozen), leased_to: 9, until: at(99) },
+    });
     let put = |status, version| WalletChange { id, version, kind: WalletMove::Put { status, queue_rank: 5, rested_at: None } };
     done(&store, Changes { wallets: vec![put(WalletStatus::Frozen, 2)], ..Changes::default() }).await;
     done(&store, Changes { wallets: vec![rest(3)], ..Changes::default() }).await;
@@ -793,7 +870,7 @@ async fn i10_events_keep_the_order_of_commits(ground: Ground) {
     assert_eq!(store.event_seq("evt_unknown").await.unwrap(), None);
     let known = new_event(orders[0].id, EventType::Paid);
     done(&store, Changes { events: vec![known.clone()], ..Changes::default() }).await;
-    refused(&store, Changes { events: vec![NewEvent { order: orders[1].id, ..known }], ..Changes::default() }).await;
+    refused(&store, Changes { events: vec![NewEvent { subject: orders[1].id.into(), ..known }], ..Changes::default() }).await;
 }
 
 async fn deliveries_come_due_and_busy_receivers_are_left_out(ground: Ground) {
@@ -824,7 +901,7 @@ async fn deliveries_come_due_and_busy_receivers_are_left_out(ground: Ground) {
     let first = store.due_deliveries(at(99), &[], 1).await.unwrap().remove(0);
     assert_eq!((first.id, first.event_id.clone()), (events[1].delivery.clone().unwrap().0, events[1].id.to_string()));
     assert_eq!((first.body.as_str(), first.kind.as_str(), first.tries), (events[1].body.as_str(), "order.paid", 0));
-    assert_eq!((first.merchant, first.order, first.event_at), (merchant_id(), order.id, at(10)));
+    assert_eq!((first.merchant, first.subject, first.event_at), (merchant_id(), order.id.into(), at(10)));
     let tried = |index: usize, tries: u32, state: DeliveryState| DeliveryChange {
         id: events[index].delivery.clone().unwrap().0,
         tries,
@@ -943,10 +1020,15 @@ async fn free_wallets_come_fresh_first_then_longest_rested(ground: Ground) {
     let order = new_order();
     done(&store, Changes { wallets: vec![lend(fresh.id, 1, order.id)], ..Changes::default() }).await;
     assert_eq!(free(10).await, [fresh_too.id, long_rested.id, rested.id]);
-    let rest = WalletChange { id: fresh.id, version: 2, kind: WalletMove::Rest { leased_to: 90, until: at(200) } };
+    let rest =
+        WalletChange { id: fresh.id, version: 2, kind: WalletMove::Rest { status: WalletStatus::Cooldown, leased_to: 90, until: at(200) } };
     done(&store, Changes { wallets: vec![rest], ..Changes::default() }).await;
     assert_eq!(free(10).await.len(), 3, "one that rests is not offered");
-    let back = WalletChange { id: fresh.id, version: 3, kind: WalletMove::Return { queue_rank: at(201).millis() } };
+    let back = WalletChange {
+        id: fresh.id,
+        version: 3,
+        kind: WalletMove::Return { status: WalletStatus::Available, queue_rank: at(201).millis() },
+    };
     done(&store, Changes { wallets: vec![back], ..Changes::default() }).await;
     assert_eq!(free(10).await, [fresh_too.id, long_rested.id, rested.id, fresh.id]);
 }
@@ -984,7 +1066,7 @@ async fn a_wallet_is_lent_rests_and_returns(ground: Ground) {
     );
     // It is not lent twice, and does not return without having rested.
     assert_eq!(step(wallet_move(4, WalletMove::Lease { order: order.id, at: at(2) })).await, Commit::Conflict);
-    assert_eq!(step(wallet_move(4, WalletMove::Return { queue_rank: 1 })).await, Commit::Conflict);
+    assert_eq!(step(wallet_move(4, WalletMove::Return { status: WalletStatus::Available, queue_rank: 1 })).await, Commit::Conflict);
 
     // A lease is over when its order is, and its late window too.
     let over = async |second: i64| store.leases_over(&tron(), at(second), 10).await.unwrap();
@@ -999,8 +1081,10 @@ async fn a_wallet_is_lent_rests_and_returns(ground: Ground) {
     assert_eq!(over(1_501).await, std::slice::from_ref(&lease.lease));
     assert!(store.leases_over(&Network::new("ethereum"), at(9_999), 10).await.unwrap().is_empty());
 
-    let rests =
-        Changes { ended_leases: vec![(lease.lease.clone(), 77)], ..wallet_move(4, WalletMove::Rest { leased_to: 77, until: at(2_000) }) };
+    let rests = Changes {
+        ended_leases: vec![(lease.lease.clone(), 77)],
+        ..wallet_move(4, WalletMove::Rest { status: WalletStatus::Cooldown, leased_to: 77, until: at(2_000) })
+    };
     assert_eq!(step(rests).await, Commit::Done);
     assert!(over(9_999).await.is_empty());
     let found = row().await;
@@ -1008,7 +1092,7 @@ async fn a_wallet_is_lent_rests_and_returns(ground: Ground) {
     let rested = async |second: i64| store.rested_wallets(&tron(), at(second), 10).await.unwrap().len();
     assert_eq!((rested(2_000).await, rested(2_001).await), (0, 1));
     assert_eq!(step(wallet_move(5, WalletMove::Lease { order: order.id, at: at(2) })).await, Commit::Conflict, "it rests");
-    assert_eq!(step(wallet_move(5, WalletMove::Return { queue_rank: 5 })).await, Commit::Done);
+    assert_eq!(step(wallet_move(5, WalletMove::Return { status: WalletStatus::Available, queue_rank: 5 })).await, Commit::Done);
     assert_eq!((row().await.status, rested(9_999).await), (WalletStatus::Available, 0));
     assert_eq!(step(wallet_move(6, WalletMove::Lease { order: order.id, at: at(3) })).await, Commit::Done);
 
@@ -1664,7 +1748,7 @@ async fn a_database_is_not_migrated_unasked(ground: Ground) {
 async fn two_that_open_an_empty_database_at_once_both_may(ground: Ground) {
     let openings = join_all((0..8).map(|_| ground.try_open(Migrate::Yes))).await;
     let stores: Vec<Store> = openings.into_iter().map(|opened| opened.unwrap()).collect();
-    assert_eq!(ground.look("SELECT name FROM schema_versions").await, ["first", "safe"]);
+    assert_eq!(ground.look("SELECT name FROM schema_versions").await, ["first", "safe", "chains"]);
     // Each of them writes, and all read the same.
     for store in &stores {
         add_wallets(store, 2).await;
@@ -1685,13 +1769,7 @@ async fn settings_merchants_and_keys_are_kept(ground: Ground) {
     assert!(race.iter().all(|found| *found == race[0]), "two salts: {race:?}");
     assert_eq!(store.setting("salt").await.unwrap().as_ref(), race.first());
 
-    let merchant = |name: &str| NewMerchant {
-        id: MerchantId::new(at(0), id_bytes()),
-        name: name.into(),
-        webhook_url: Some("https://shop.example/hook".into()),
-        webhook_secret: "sealed".into(),
-        created_at: at(1),
-    };
+    let merchant = |name: &str| new_merchant(name, Some("https://shop.example/hook"));
     let main = merchant("main");
     let add = async |merchant: NewMerchant| store.commit(Changes { new_merchants: vec![merchant], ..Changes::default() }).await.unwrap();
     assert_eq!(add(main.clone()).await, Commit::Done);

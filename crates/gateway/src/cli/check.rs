@@ -1,0 +1,83 @@
+//! `tidegate check`: does everything work that `serve` will need?
+
+use std::process::ExitCode;
+
+use serde_json::json;
+
+use super::terminal::say;
+use crate::clock;
+use crate::config::Config;
+use crate::start::{self, Sorry};
+use crate::store::Migrate;
+
+/// One line of what `check` found.
+struct Finding {
+    what: String,
+    ok: bool,
+    detail: String,
+}
+
+/// Opens everything and says what works.
+pub(super) async fn run(config: Config, as_json: bool) -> Result<ExitCode, Sorry> {
+    let mut findings = Vec::new();
+    let mut find = |what: String, outcome: Result<String, String>| {
+        let (ok, detail) = match outcome {
+            Ok(detail) => (true, detail),
+            Err(detail) => (false, detail),
+        };
+        findings.push(Finding { what, ok, detail });
+    };
+    find("listener".into(), config.refuse_insecure().map(|()| config.server.listen.to_string()).map_err(|error| error.to_string()));
+    find(
+        "networks".into(),
+        config.require_networks().map(|()| format!("{} configured", config.networks.len())).map_err(|error| error.to_string()),
+    );
+    match start::open_store(&config, Migrate::No).await {
+        Ok(store) => {
+            find("database".into(), store.ping().await.map(|()| config.database.url.to_string()).map_err(|error| error.to_string()));
+            find("master key".into(), start::check_key(&config, &store).await.map(str::to_owned).map_err(|error| error.to_string()));
+            store.close().await;
+        }
+        Err(error) => find("database".into(), Err(error.to_string())),
+    }
+    let chains = start::chains(&config)?;
+    for network in &config.networks {
+        let Some(chain) = chains.get(&network.name) else { continue };
+        let outcome = match chain.identity().await {
+            Err(error) => Err(error.to_string()),
+            Ok(found) => match start::mismatch(network, &found) {
+                Some(wrong) => Err(wrong),
+                None => match chain.head().await {
+                    Err(error) => Err(error.to_string()),
+                    Ok(head) => {
+                        let now = clock::now();
+                        let (age, ahead) = (now.since(head.time).secs(), head.time.since(now).secs());
+                        let place = format!(
+                            "chain {}, token {} ({} decimals), block {}",
+                            found.chain_id, found.symbol, found.decimals, head.number
+                        );
+                        if now.since(head.time) > network.max_lag {
+                            Err(format!("{place}, which is {age} s old: expected at most max_lag, {} s", network.max_lag.secs()))
+                        } else if ahead > 15 {
+                            Err(format!("{place}, which is {ahead} s ahead of this machine's clock: set the clock"))
+                        } else {
+                            Ok(format!("{place}, {age} s old"))
+                        }
+                    }
+                },
+            },
+        };
+        find(format!("network {}", network.name), outcome);
+    }
+    let ok = findings.iter().all(|finding| finding.ok);
+    if as_json {
+        let rows: Vec<_> =
+            findings.iter().map(|finding| json!({ "check": finding.what, "ok": finding.ok, "detail": finding.detail })).collect();
+        say(&json!({ "ok": ok, "data": rows }).to_string());
+    } else {
+        for finding in &findings {
+            say(&format!("{:<4} {:<20} {}", if finding.ok { "ok" } else { "BAD" }, finding.what, finding.detail));
+        }
+    }
+    Ok(if ok { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}

@@ -1,0 +1,205 @@
+//! The command line: one binary, `tidegate`.
+//!
+//! Every command says on stderr what was expected, what was found and what to do, and exits 0 when
+//! it is done, 1 when it failed, 2 when it was called wrongly.
+
+mod args;
+mod check;
+mod credentials;
+mod safe;
+mod terminal;
+mod wallet;
+
+use std::io::IsTerminal as _;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use clap::Parser as _;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+
+use self::args::{Cli, Command, ConfigArgs};
+use self::terminal::complain;
+pub(crate) use self::terminal::say;
+use crate::config::{Config, LogFormat, Overrides};
+use crate::demo;
+use crate::dev;
+use crate::gateway::Gateway;
+use crate::http;
+use crate::start::{self, Sorry};
+use crate::store::Migrate;
+
+/// How long everything may take to end after SIGTERM.
+const END_MAX: Duration = Duration::from_millis(4_800);
+
+/// Reads the command line and does what it says.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    keep_memory_private();
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            complain(&format!("the runtime could not start: {error}"));
+            return ExitCode::FAILURE;
+        }
+    };
+    let outcome = runtime.block_on(run(cli.command));
+    // Blocking threads, such as a read of stdin, must not keep the process.
+    runtime.shutdown_timeout(Duration::from_millis(100));
+    match outcome {
+        Ok(code) => code,
+        Err(sorry) => {
+            complain(&sorry.to_string());
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// No core dump is made of this process, and no other process of its user reads its memory, in
+/// which there are keys.
+#[cfg(target_os = "linux")]
+fn keep_memory_private() {
+    use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
+    let none = Rlimit { current: Some(0), maximum: Some(0) };
+    let done = setrlimit(Resource::Core, none).and_then(|()| set_dumpable_behavior(DumpableBehavior::NotDumpable));
+    if let Err(error) = done {
+        complain(&format!("core dumps could not be switched off: {error}; forbid them where the program is started"));
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+const fn keep_memory_private() {}
+
+async fn run(command: Command) -> Result<ExitCode, Sorry> {
+    let done = Ok(ExitCode::SUCCESS);
+    match command {
+        Command::Dev { config: _, data_dir, listen, block_time, log_level } => {
+            log_to_stderr(&log_level, LogFormat::Pretty)?;
+            run_dev(dev::Options { data_dir, listen, block_time, confirmations: (19, 12) }).await?;
+            done
+        }
+        Command::Demo(_) => demo::run().await,
+        Command::Serve { config, listen, no_migrate } => {
+            let flags = Overrides { listen, ..Overrides::default() };
+            serve(read_config(&config, flags)?, if no_migrate { Migrate::No } else { Migrate::Yes }).await?;
+            done
+        }
+        Command::Check { config, json } => check::run(read_config(&config, Overrides::default())?, json).await,
+        Command::Migrate { config } => {
+            start::open_store(&read_config(&config, Overrides::default())?, Migrate::Yes).await?.close().await;
+            say("the schema is up to date");
+            done
+        }
+        Command::Wallet(command) => wallet::run(command).await,
+        Command::Key(command) => safe::key(command).await,
+        Command::Backup { config, file, json } => safe::backup(&config, &file, json).await,
+        Command::Restore { config, file, json } => safe::restore(&config, &file, json).await,
+        Command::Audit(command) => safe::audit(command).await,
+        Command::ApiKey(command) => credentials::api_key(command).await,
+        Command::Merchant(command) => credentials::merchant(command).await,
+        Command::Openapi(_) => {
+            say(&http::document());
+            done
+        }
+    }
+}
+
+/// Reads the configuration and starts the log.
+fn read_config(args: &ConfigArgs, flags: Overrides) -> Result<Config, Sorry> {
+    let config = Config::from_process(flags, args.config.as_deref())?;
+    log_to_stderr(&config.log.level, config.log.format)?;
+    for warning in &config.warnings {
+        tracing::warn!("{warning}");
+    }
+    if config.redis_url.is_some() {
+        tracing::warn!("REDIS_URL is set, but this version keeps its caches in the process");
+    }
+    if config.metrics.addr.is_some() {
+        tracing::warn!("METRICS_ADDR is set, but this version serves no metrics");
+    }
+    for network in config.networks.iter().filter(|network| network.webhook_secret.is_some()) {
+        tracing::warn!(network = %network.name, "webhook_secret is set, but this version takes no hints from providers: it reads every block anyway");
+    }
+    Ok(config)
+}
+
+/// Logs to stderr. Stdout is for what a command has to say.
+fn log_to_stderr(level: &str, format: LogFormat) -> Result<(), Sorry> {
+    let filter = tracing_subscriber::EnvFilter::try_new(level)
+        .map_err(|error| Sorry(format!("LOG_LEVEL: {error}; expected error, warn, info, debug or trace")))?;
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(std::io::stderr().is_terminal());
+    // A second call, as tests make, keeps the first subscriber.
+    let _ = match format {
+        LogFormat::Json => builder.json().flatten_event(true).try_init(),
+        LogFormat::Pretty => builder.try_init(),
+    };
+    Ok(())
+}
+
+/// Says `true` once the process is asked to stop.
+pub(crate) fn stop_on_signal() -> Result<watch::Receiver<bool>, Sorry> {
+    let (sender, receiver) = watch::channel(false);
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        let _ = sender.send(true);
+        // Nothing may keep the process longer than this.
+        tokio::time::sleep(END_MAX).await;
+        std::process::exit(0);
+    });
+    Ok(receiver)
+}
+
+async fn serve(config: Config, migrate: Migrate) -> Result<(), Sorry> {
+    config.refuse_insecure()?;
+    config.require_networks()?;
+    let stop = stop_on_signal()?;
+    let mut config = config;
+    let listener = TcpListener::bind(config.server.listen)
+        .await
+        .map_err(|error| Sorry(format!("LISTEN_ADDR {}: {error}; choose an address and port that are free", config.server.listen)))?;
+    let address = listener.local_addr()?;
+    // Port 0 takes a free one: links must name it.
+    config.server.listen = address;
+    let gateway = start::checked_gateway(config, migrate).await?;
+    let loops = tokio::spawn(Arc::clone(&gateway).run(stop.clone()));
+    say(&format!("listening on http://{address}"));
+    let store = gateway.store.clone();
+    http::serve(gateway, listener, stop).await?;
+    let _ = loops.await;
+    store.close().await;
+    Ok(())
+}
+
+async fn run_dev(options: dev::Options) -> Result<(), Sorry> {
+    let stop = stop_on_signal()?;
+    let dir = options.data_dir.clone();
+    let running = dev::start(options, stop).await?;
+    let dev::Credentials { base_url, api_key, webhook_secret, .. } = &running.credentials;
+    say(&format!(
+        "\nTidegate sandbox: simulated TRON and Ethereum, no real money.\n\n  \
+         API             {base_url}/api/v1\n  \
+         checkout        {base_url}/pay/<order id>\n  \
+         docs            {base_url}/docs\n\n  \
+         API key         {api_key}\n  \
+         webhook secret  {webhook_secret}\n\n  \
+         also in         {}\n\n\
+         Create an order, then open its checkout_url and press a button of the sandbox panel:\n\n  \
+         curl -s {base_url}/api/v1/orders -H 'Authorization: Bearer {api_key}' \\\n       \
+         -H 'Content-Type: application/json' -d '{{\"amount\": \"12.5\", \"network\": \"tron\"}}'\n",
+        dir.join("credentials.json").display(),
+    ));
+    say(&format!("listening on {base_url}"));
+    running.ended.await.map_err(|error| Sorry(error.to_string()))?
+}
+
+/// A gateway that is only used, not run.
+async fn quiet_gateway(config: &ConfigArgs) -> Result<Arc<Gateway>, Sorry> {
+    start::gateway(read_config(config, Overrides::default())?, Migrate::Yes).await
+}
