@@ -7,6 +7,7 @@
 //! orders expire, ends leases and rests wallets. Killed anywhere, it goes on where the last commit
 //! was.
 
+mod again;
 mod suspect;
 mod work;
 
@@ -14,7 +15,7 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use tidegate_rules::alert::AlertKind;
-use tidegate_rules::block::{Address, Block, BlockRef, Hash, Transfer, TransferKey};
+use tidegate_rules::block::{Address, Block, BlockRef, Hash, Network, Transfer, TransferKey};
 use tidegate_rules::changes::{Changes, Cursor, WalletChange, WalletMove};
 use tidegate_rules::follow::{self, Next};
 use tidegate_rules::id::{OrderId, WalletId};
@@ -33,6 +34,7 @@ use crate::orders::mark;
 use crate::start;
 use crate::store::{Commit, NetworkRow, OrderRow, StoreError, WalletRow, marks};
 
+pub use again::{Scanned, scan};
 use work::{Work, recorded_of, transfer_change};
 
 /// The most blocks that are read in one go while catching up.
@@ -90,18 +92,7 @@ enum Then {
 
 /// Follows a network until `stop` says so.
 pub async fn run(gateway: Arc<Gateway>, part: Arc<NetworkPart>, mut stop: watch::Receiver<bool>) {
-    let mut follower = Follower {
-        gateway,
-        part,
-        row: None,
-        watched: Watched::default(),
-        epoch: 0,
-        empty_polls: 0,
-        final_asked: None,
-        identified: false,
-        reread_turn: 0,
-        differing: HashSet::new(),
-    };
+    let mut follower = Follower::new(gateway, part);
     let mut failures: u32 = 0;
     loop {
         let pause = match follower.pass().await {
@@ -150,6 +141,30 @@ struct Follower {
 }
 
 impl Follower {
+    /// One that knows nothing yet.
+    fn new(gateway: Arc<Gateway>, part: Arc<NetworkPart>) -> Self {
+        Self {
+            gateway,
+            part,
+            row: None,
+            watched: Watched::default(),
+            epoch: 0,
+            empty_polls: 0,
+            final_asked: None,
+            identified: false,
+            reread_turn: 0,
+            differing: HashSet::new(),
+        }
+    }
+
+    /// Learns of the wallets that joined since the last time.
+    async fn learn_addresses(&mut self, network: &Network) -> Result<(), StoreError> {
+        let (epoch, new) = self.gateway.store.addresses_since(network, self.epoch).await?;
+        self.epoch = epoch;
+        self.watched.extend(new);
+        Ok(())
+    }
+
     /// A network that did not answer at the start is checked before its first block is believed.
     async fn identify(&mut self) -> Result<(), Trouble> {
         if !self.identified {
@@ -386,9 +401,7 @@ impl Follower {
         for _ in 0..ATTEMPTS {
             // After the blocks were fetched and before they are matched: a wallet made a moment ago
             // is never missed.
-            let (epoch, new) = self.gateway.store.addresses_since(&row.name, self.epoch).await?;
-            self.epoch = epoch;
-            self.watched.extend(new);
+            self.learn_addresses(&row.name).await?;
 
             let mut work = Work::gather(self, row, rewind_to, blocks).await?;
             let recent = recent_after(row, rewind_to, blocks);

@@ -4,6 +4,8 @@
 
 mod view;
 
+use std::sync::Arc;
+
 use tidegate_rules::alert::{Alert, AlertKind};
 use tidegate_rules::amount::Amount;
 use tidegate_rules::block::Network;
@@ -183,8 +185,8 @@ fn terms(gateway: &Gateway, wish: &Wish, heads: &Heads, now: Time) -> Terms {
 ///
 /// # Errors
 /// 422 that names those there are.
-pub fn part_named<'a>(gateway: &'a Gateway, network: &Network) -> Result<&'a NetworkPart, Problem> {
-    gateway.networks().get(network).map(std::convert::AsRef::as_ref).ok_or_else(|| {
+pub fn part_named<'a>(gateway: &'a Gateway, network: &Network) -> Result<&'a Arc<NetworkPart>, Problem> {
+    gateway.networks().get(network).ok_or_else(|| {
         let known: Vec<&str> = gateway.networks().keys().map(Network::as_str).collect();
         Problem::invalid("/network", format!("expected one of: {}", known.join(", ")))
     })

@@ -21,6 +21,8 @@ pub enum AlertKind {
     NetworkHalted,
     /// The settled re-read of a block does not show money that was seen in it.
     RereadDiffers,
+    /// Money was found that the first reading of its block had missed; it is recorded now.
+    TransferMissed,
     /// A wallet's address does not match its tag: somebody edited the database.
     AddressTampered,
     /// A webhook was not accepted within its schedule.
@@ -59,6 +61,7 @@ names!(AlertKind:
     UnreadableLog "unreadable_log",
     NetworkHalted "network_halted",
     RereadDiffers "reread_differs",
+    TransferMissed "transfer_missed",
     AddressTampered "address_tampered",
     WebhookFailed "webhook_failed",
     PoolExhausted "pool_exhausted",
@@ -108,6 +111,7 @@ impl AlertKind {
             Self::PaymentReverted
             | Self::NetworkHalted
             | Self::RereadDiffers
+            | Self::TransferMissed
             | Self::AddressTampered
             | Self::PoolExhausted
             | Self::MoneyLeft

@@ -84,6 +84,24 @@ pub(super) enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Read a range of blocks once more and take in what was missed; changes nothing that is known
+    #[command(after_help = "Example:\n  tidegate scan --network tron --from 70000000 --to 70001000")]
+    Scan {
+        #[command(flatten)]
+        config: ConfigArgs,
+        /// Where
+        #[arg(long)]
+        network: String,
+        /// The first block
+        #[arg(long, value_name = "BLOCK")]
+        from: u64,
+        /// The last block, not above the last one that was applied
+        #[arg(long, value_name = "BLOCK")]
+        to: u64,
+        /// Print one JSON document
+        #[arg(long)]
+        json: bool,
+    },
     /// Bring the database's schema up to date
     #[command(after_help = "Example:\n  tidegate migrate --config tidegate.toml")]
     Migrate {

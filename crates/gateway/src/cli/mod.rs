@@ -16,18 +16,22 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Parser as _;
+use serde_json::json;
+use tidegate_rules::block::Network;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
 use self::args::{Cli, Command, ConfigArgs};
-use self::terminal::complain;
 pub(crate) use self::terminal::say;
+use self::terminal::{bar, complain};
 use crate::config::{Config, LogFormat, Overrides};
 use crate::demo;
 use crate::dev;
+use crate::follow::{self, Scanned};
 use crate::gateway::Gateway;
 use crate::http;
+use crate::orders::part_named;
 use crate::start::{self, Sorry};
 use crate::store::Migrate;
 
@@ -87,6 +91,10 @@ async fn run(command: Command) -> Result<ExitCode, Sorry> {
             done
         }
         Command::Check { config, json } => check::run(read_config(&config, Overrides::default())?, json).await,
+        Command::Scan { config, network, from, to, json } => {
+            scan(&config, &network, from, to, json).await?;
+            done
+        }
         Command::Migrate { config } => {
             start::open_store(&read_config(&config, Overrides::default())?, Migrate::Yes).await?.close().await;
             say("the schema is up to date");
@@ -197,6 +205,25 @@ async fn run_dev(options: dev::Options) -> Result<(), Sorry> {
     ));
     say(&format!("listening on {base_url}"));
     running.ended.await.map_err(|error| Sorry(error.to_string()))?
+}
+
+/// Reads blocks once more, beside a running gateway or without one.
+async fn scan(config: &ConfigArgs, network: &str, from: u64, to: u64, json: bool) -> Result<(), Sorry> {
+    let gateway = quiet_gateway(config).await?;
+    let part = part_named(&gateway, &Network::new(network))?;
+    let bar = bar(to.saturating_sub(from).saturating_add(1));
+    let scanned = follow::scan(&gateway, part, from, to, |done| bar.set_position(done)).await?;
+    bar.finish_and_clear();
+    let Scanned { blocks, transfers, mended } = scanned;
+    if json {
+        say(&json!({ "blocks": blocks, "transfers": transfers, "mended": mended }).to_string());
+    } else {
+        say(&format!(
+            "{blocks} blocks read, {transfers} transfers to wallets of the pool, {mended} of them were missing and are recorded now"
+        ));
+    }
+    gateway.store.clone().close().await;
+    Ok(())
 }
 
 /// A gateway that is only used, not run.

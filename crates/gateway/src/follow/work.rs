@@ -107,6 +107,12 @@ impl Work {
         }
     }
 
+    /// A transfer as it was read, if it was.
+    pub(super) fn known(&self, key: TransferKey) -> Option<&TransferRow> {
+        let listed = || self.orders.values().flat_map(|order| &order.transfers).find(|transfer| transfer.payment.key == key);
+        self.loose.get(&key).or_else(listed)
+    }
+
     /// Every transfer at hand.
     fn all(&mut self) -> impl Iterator<Item = &mut TransferRow> {
         self.loose.values_mut().chain(self.orders.values_mut().flat_map(|order| &mut order.transfers))
