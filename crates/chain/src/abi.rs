@@ -1,6 +1,6 @@
 //! Reads what a token contract says of itself: the ABI-encoded answers to `symbol()`,
 //! `decimals()` and views of yes or no. The first two are claims of the contract's author; they
-//! are compared, never trusted.
+//! are compared, never trusted. And the words that all ABI-encoded bytes are made of.
 
 use tidegate_rules::block::Address;
 
@@ -42,7 +42,39 @@ pub(crate) fn parameter(address: &Address) -> String {
     format!("{:0>64}", hex::encode(address.0))
 }
 
-fn small(word: &[u8; 32]) -> Option<u64> {
+/// A number as the hex digits of a word, without `0x`.
+pub(crate) fn number(value: usize) -> String {
+    format!("{value:064x}")
+}
+
+/// Bytes that are read in words, at offsets that the other side chose: nothing beyond the end.
+#[derive(Clone, Copy)]
+pub(crate) struct Words<'a>(pub(crate) &'a [u8]);
+
+/// One word of them.
+#[derive(Clone, Copy)]
+pub(crate) struct Word(pub(crate) [u8; 32]);
+
+impl Words<'_> {
+    /// All from an offset on.
+    pub(crate) fn skip(self, bytes: usize) -> Option<Self> {
+        self.0.get(bytes..).map(Self)
+    }
+
+    /// The word at an offset.
+    pub(crate) fn at(self, bytes: usize) -> Option<Word> {
+        self.0.get(bytes..)?.first_chunk().copied().map(Word)
+    }
+}
+
+impl Word {
+    /// An offset, a length or a yes and no.
+    pub(crate) fn index(self) -> Option<usize> {
+        usize::try_from(small(&self.0)?).ok()
+    }
+}
+
+pub(crate) fn small(word: &[u8; 32]) -> Option<u64> {
     let (upper, lower) = word.split_last_chunk::<8>()?;
     upper.iter().all(|byte| *byte == 0).then_some(u64::from_be_bytes(*lower))
 }

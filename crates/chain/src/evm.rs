@@ -13,23 +13,33 @@
 //! endpoint that does not understand a list of them must not hide money.
 
 mod address;
+mod balances;
+mod fee;
 mod rpc;
+mod second_reading;
+mod transaction;
 mod wire;
 
 use std::iter;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use async_trait::async_trait;
 use futures_util::{StreamExt, TryStreamExt, stream};
 use serde_json::{Value, json};
-use tidegate_rules::block::{Address, Block, BlockRef};
+use tidegate_rules::block::{Address, Block, BlockRef, Hash};
 
 pub use self::address::{format_address, parse_address};
+use self::balances::BalanceLore;
+pub use self::balances::MULTICALL3;
+pub use self::fee::{GAS_LIMIT, GAS_OF_FIRST_BALANCE, GAS_TO_NEW};
 use self::rpc::{Call, Learned, Meaning, Rpc, Told};
 use self::wire::{Header, moved};
+use crate::balances::check_addresses;
 use crate::endpoints::{Endpoint, Endpoints, Failure, Prefer};
+use crate::second_reading::check_blocks;
 use crate::transfer_log::{Found, TRANSFER_TOPIC};
-use crate::{Chain, EndpointHealth, Error, FLAGS_AT_ONCE, Identity, TokenState, abi, blacklisted, check_state_addresses, notice_log};
+use crate::{Balances, Chain, EndpointHealth, Error, FLAGS_AT_ONCE, Fee, Identity, SecondReading, TokenState, Transaction};
+use crate::{abi, blacklisted, check_state_addresses, notice_log};
 
 /// The most blocks that one call of [`Chain::blocks`] reads, and that one `eth_getLogs` spans,
 /// unless the configuration says fewer.
@@ -64,6 +74,9 @@ pub struct EvmChain {
     endpoints: Endpoints,
     rpc: Rpc,
     lore: Vec<Lore>,
+    /// The endpoint that blocks were last read from, in the order of the configuration: what it
+    /// says a second time is no second opinion unless it is asked in another way.
+    first_reader: AtomicUsize,
 }
 
 /// What was learned about an endpoint.
@@ -73,8 +86,11 @@ struct Lore {
     proven: AtomicBool,
     /// It does not offer `eth_getBlockReceipts`.
     no_receipts: AtomicBool,
+    /// It does not offer `eth_feeHistory`.
+    no_fee_history: AtomicBool,
     /// How many blocks one `eth_getLogs` may span.
     range: Learned,
+    balances: BalanceLore,
 }
 
 /// A block as it was read, before a doubt about it is settled.
@@ -104,9 +120,15 @@ impl EvmChain {
     /// A chain that has not been spoken to yet.
     #[must_use]
     pub fn new(config: EvmConfig, endpoints: Endpoints) -> Self {
-        let lore =
-            |_| Lore { proven: AtomicBool::new(false), no_receipts: AtomicBool::new(false), range: Learned::up_to(config.range_max) };
-        Self { rpc: Rpc::new(endpoints.count()), lore: (0..endpoints.count()).map(lore).collect(), config, endpoints }
+        let lore = |_| Lore {
+            proven: AtomicBool::new(false),
+            no_receipts: AtomicBool::new(false),
+            no_fee_history: AtomicBool::new(false),
+            range: Learned::up_to(config.range_max),
+            balances: BalanceLore::default(),
+        };
+        let (rpc, lore) = (Rpc::new(endpoints.count()), (0..endpoints.count()).map(lore).collect());
+        Self { rpc, lore, config, endpoints, first_reader: AtomicUsize::new(0) }
     }
 
     async fn read(&self, endpoint: Endpoint, from: u64, limit: u32) -> Result<Vec<Draft>, Failure> {
@@ -117,6 +139,7 @@ impl EvmChain {
             [header] => vec![self.logs_of(&endpoint, header).await?],
             headers => self.logs_over(&endpoint, headers).await?,
         };
+        self.first_reader.store(endpoint.index(), Ordering::Relaxed);
         Ok(headers.into_iter().zip(found).map(|(header, found)| Draft { header, found }).collect())
     }
 
@@ -414,6 +437,30 @@ impl Chain for EvmChain {
             Ok(TokenState { paused, deprecated, blacklisted: blacklisted(addresses, &flags) })
         };
         self.endpoints.run(Prefer::Current, ask).await
+    }
+
+    async fn balances(&self, addresses: &[Address]) -> Result<Balances, Error> {
+        check_addresses(addresses)?;
+        if addresses.is_empty() {
+            return Ok(Balances::default());
+        }
+        self.endpoints.run(Prefer::Current, |endpoint| self.balances_on(endpoint, addresses)).await
+    }
+
+    async fn transaction(&self, hash: &Hash) -> Result<Option<Transaction>, Error> {
+        crate::transaction::search(&self.endpoints, |endpoint| self.transaction_on(endpoint, *hash)).await
+    }
+
+    async fn fee(&self, holder: Option<Address>) -> Result<Fee, Error> {
+        self.endpoints.run(Prefer::Current, |endpoint| self.fee_on(endpoint, holder)).await
+    }
+
+    async fn second_reading(&self, blocks: &[BlockRef]) -> Result<Vec<SecondReading>, Error> {
+        check_blocks(blocks)?;
+        if blocks.is_empty() {
+            return Ok(Vec::new());
+        }
+        self.endpoints.run(Prefer::Other, |endpoint| self.second_reading_on(endpoint, blocks)).await
     }
 
     fn format_address(&self, address: &Address) -> String {

@@ -1,5 +1,5 @@
 //! Speaks to chains: blocks and the token transfers in them, heads, what a token says of itself
-//! and whom it has frozen.
+//! and whom it has frozen, what addresses hold, what became of a transaction, what one costs.
 //!
 //! One trait, [`Chain`], and three that keep it: [`evm`], [`tron`] and [`sandbox`]. The first two
 //! share [`endpoints`], the pool of URLs behind a network. This crate cannot reach the database or
@@ -11,15 +11,24 @@
 )]
 
 mod abi;
+mod balances;
 pub mod endpoints;
 pub mod evm;
+mod fee;
 mod notice_log;
 pub mod sandbox;
+mod second_reading;
+mod transaction;
 mod transfer_log;
 pub mod tron;
 
 use async_trait::async_trait;
-use tidegate_rules::block::{Address, Block, BlockRef};
+use tidegate_rules::block::{Address, Block, BlockRef, Hash};
+
+pub use self::balances::{BALANCES_MAX, Balances, SINGLE_BALANCES_AT_ONCE};
+pub use self::fee::{Basis, Fee};
+pub use self::second_reading::{SECOND_READING_MAX, SecondReading};
+pub use self::transaction::{Attempted, Outcome, REASON_CHARS_MAX, Transaction};
 
 /// What a network says of itself, to be compared with the configuration before money depends on it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -79,6 +88,24 @@ pub trait Chain: Send + Sync {
     /// contract does not have is no error; one that could not be asked is. More than
     /// [`STATE_ADDRESSES_MAX`] addresses are [`Error::Refused`].
     async fn token_state(&self, addresses: &[Address]) -> Result<TokenState, Error>;
+
+    /// What these addresses hold of the token now, all of them or none. More than [`BALANCES_MAX`]
+    /// addresses are [`Error::Refused`]; none are answered without a request.
+    async fn balances(&self, addresses: &[Address]) -> Result<Balances, Error>;
+
+    /// What became of a transaction. `None` when no endpoint that answered knows it, and at least
+    /// one did answer. Not every TRON endpoint shows transactions that wait for a block.
+    async fn transaction(&self, hash: &Hash) -> Result<Option<Transaction>, Error>;
+
+    /// What a transfer of the token costs now. The size of it is tried out from `holder`, an
+    /// address that holds some of the token and may send it, where one is given.
+    async fn fee(&self, holder: Option<Address>) -> Result<Fee, Error>;
+
+    /// Reads blocks that have settled once more, by a way that stands on its own and another
+    /// endpoint than the one that read them, where there is one. They are a chain, each one's
+    /// parent the one before it; anything else, and more than [`SECOND_READING_MAX`] of them, is
+    /// [`Error::Refused`]. One answer for each, in their order.
+    async fn second_reading(&self, blocks: &[BlockRef]) -> Result<Vec<SecondReading>, Error>;
 
     /// Writes an address the way people on this chain do (EIP-55, or base58check `T…`).
     fn format_address(&self, address: &Address) -> String;

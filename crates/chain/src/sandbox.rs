@@ -39,7 +39,9 @@ pub use self::faults::Faults;
 use self::faults::{Method, Script, View};
 use self::file::BlockFile;
 use self::history::{History, Outcome};
-use crate::{Chain, EndpointHealth, Error, Identity, TokenState, check_state_addresses};
+use crate::balances::check_addresses;
+use crate::second_reading::check_blocks;
+use crate::{Balances, Basis, Chain, EndpointHealth, Error, Fee, Identity, SecondReading, TokenState, Transaction, check_state_addresses};
 
 /// Blocks that stay readable when the chain is opened from a file, and after a trim.
 pub const BLOCKS_KEPT: usize = 2_000;
@@ -233,14 +235,23 @@ pub struct Calls {
     pub reread: u64,
     /// [`Chain::token_state`].
     pub token_state: u64,
+    /// [`Chain::balances`].
+    pub balances: u64,
+    /// [`Chain::transaction`].
+    pub transaction: u64,
+    /// [`Chain::fee`].
+    pub fee: u64,
+    /// [`Chain::second_reading`].
+    pub second_reading: u64,
 }
 
 impl Calls {
     /// All of them.
     #[must_use]
     pub fn total(&self) -> u64 {
-        let all = [self.identity, self.head, self.header, self.blocks, self.final_head, self.reread, self.token_state];
-        all.into_iter().fold(0, u64::saturating_add)
+        let reading = [self.identity, self.head, self.header, self.blocks, self.final_head, self.reread, self.second_reading];
+        let asking = [self.token_state, self.balances, self.transaction, self.fee];
+        reading.into_iter().chain(asking).fold(0, u64::saturating_add)
     }
 
     /// Those made after `earlier` was counted.
@@ -254,6 +265,10 @@ impl Calls {
             final_head: self.final_head.saturating_sub(earlier.final_head),
             reread: self.reread.saturating_sub(earlier.reread),
             token_state: self.token_state.saturating_sub(earlier.token_state),
+            balances: self.balances.saturating_sub(earlier.balances),
+            transaction: self.transaction.saturating_sub(earlier.transaction),
+            fee: self.fee.saturating_sub(earlier.fee),
+            second_reading: self.second_reading.saturating_sub(earlier.second_reading),
         }
     }
 
@@ -266,8 +281,42 @@ impl Calls {
             Method::FinalHead => &mut self.final_head,
             Method::Reread => &mut self.reread,
             Method::TokenState => &mut self.token_state,
+            Method::Balances => &mut self.balances,
+            Method::Transaction => &mut self.transaction,
+            Method::Fee => &mut self.fee,
+            Method::SecondReading => &mut self.second_reading,
         };
         *counter = counter.saturating_add(1);
+    }
+}
+
+/// What a transfer costs on the simulated chain, always: what one cost on TRON at the end of 2025,
+/// and one on Ethereum when gas is a gwei. Nobody pays it; balances of coin are not simulated.
+fn fee_of(flavour: Flavour) -> Fee {
+    match flavour {
+        Flavour::Tron => Fee::Tron {
+            energy: 64_285,
+            energy_to_new: 130_285,
+            bandwidth: 345,
+            energy_price: 100,
+            bandwidth_price: 1_000,
+            burn: 6_773_500,
+            burn_to_new: 13_373_500,
+            with_energy: 345_000,
+            activation: 1_100_000,
+            basis: Basis::Known,
+        },
+        Flavour::Evm => Fee::Evm {
+            gas: 46_073,
+            gas_to_new: 63_173,
+            base_fee: 900_000_000,
+            priority_fee: 100_000_000,
+            max_fee_per_gas: 1_900_000_000,
+            cost: 46_073_000_000_000,
+            cost_to_new: 63_173_000_000_000,
+            cost_max: 171_000_000_000_000,
+            basis: Basis::Known,
+        },
     }
 }
 
@@ -643,6 +692,50 @@ impl Chain for SandboxChain {
                 deprecated: Some(standing.deprecated),
                 blacklisted: addresses.iter().filter(|address| standing.blacklisted.contains(*address)).copied().collect(),
             })
+        })
+    }
+
+    async fn balances(&self, addresses: &[Address]) -> Result<Balances, Error> {
+        check_addresses(addresses)?;
+        if addresses.is_empty() {
+            return Ok(Balances::default());
+        }
+        self.ask(Method::Balances, |history, view| {
+            let at = history.shown(view.lag);
+            Ok(Balances { at, values: history.balances(addresses, at), calls: 1 })
+        })
+    }
+
+    async fn transaction(&self, hash: &Hash) -> Result<Option<Transaction>, Error> {
+        self.ask(Method::Transaction, |history, view| {
+            let found = if view.missing { None } else { history.transaction_by_hash(hash) };
+            let Some((transaction, block)) = found else { return Ok(None) };
+            // A node that lags has not seen the block: there the transaction waits still.
+            let block = block.filter(|block| block.number <= history.shown(view.lag));
+            if let Some(block) = block.filter(|block| !view.has(history, block.number)) {
+                return Err(Error::Transient(format!("the sandbox does not have block {}", block.number)));
+            }
+            let SandboxConfig { flavour, token, .. } = &self.inner.config;
+            Ok(Some(history::show(transaction, block, *flavour, token)))
+        })
+    }
+
+    async fn fee(&self, _: Option<Address>) -> Result<Fee, Error> {
+        self.ask(Method::Fee, |_, _| Ok(fee_of(self.inner.config.flavour)))
+    }
+
+    async fn second_reading(&self, blocks: &[BlockRef]) -> Result<Vec<SecondReading>, Error> {
+        check_blocks(blocks)?;
+        if blocks.is_empty() {
+            return Ok(Vec::new());
+        }
+        self.ask(Method::SecondReading, |history, view| {
+            let read = |block: &BlockRef| {
+                let found = if view.has(history, block.number) { history.block(block.number) } else { None };
+                let found = found.ok_or_else(|| Error::Transient(format!("the sandbox does not have block {}", block.number)))?;
+                Ok(if found.at.hash == block.hash { SecondReading::Same(found) } else { SecondReading::Replaced(found.at) })
+            };
+            blocks.iter().map(read).collect()
         })
     }
 

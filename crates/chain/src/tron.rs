@@ -6,6 +6,10 @@
 //! #6037) and which does not look at outcomes.
 
 mod address;
+mod balances;
+mod fee;
+mod second_reading;
+mod transaction;
 mod wire;
 
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,12 +17,17 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use async_trait::async_trait;
 use futures_util::{StreamExt, TryStreamExt, stream};
 use serde_json::json;
-use tidegate_rules::block::{Address, Block, BlockRef};
+use tidegate_rules::block::{Address, Block, BlockRef, Hash};
 
 pub use self::address::{format_address, parse_address};
+pub use self::balances::DEPLOYLESS_MAX;
+pub use self::fee::{BANDWIDTH, ENERGY, ENERGY_TO_NEW};
 pub use self::wire::{Header, parse_header, parse_infos};
+use crate::balances::check_addresses;
 use crate::endpoints::{Endpoint, Endpoints, Failure, Prefer};
-use crate::{Chain, EndpointHealth, Error, FLAGS_AT_ONCE, Identity, TokenState, abi, blacklisted, check_state_addresses};
+use crate::second_reading::check_blocks;
+use crate::{Balances, Chain, EndpointHealth, Error, FLAGS_AT_ONCE, Fee, Identity, SecondReading, TokenState, Transaction};
+use crate::{abi, blacklisted, check_state_addresses};
 
 /// The most blocks that one call of [`Chain::blocks`] reads.
 pub const BLOCKS_MAX: u32 = 100;
@@ -40,8 +49,18 @@ pub struct TronConfig {
 pub struct TronChain {
     config: TronConfig,
     endpoints: Endpoints,
-    /// Which endpoints have shown that they are on the right chain.
-    proven: Vec<AtomicBool>,
+    lore: Vec<Lore>,
+}
+
+/// What was learned about an endpoint.
+#[derive(Debug, Default)]
+struct Lore {
+    /// It has shown that it is on the right chain.
+    proven: AtomicBool,
+    /// It does not pretend to create a contract.
+    no_deployless: AtomicBool,
+    /// It does not show what waits for a block.
+    no_pending: AtomicBool,
 }
 
 /// Whose view of the chain: the newest, or only what can no longer be taken back.
@@ -64,8 +83,8 @@ impl TronChain {
     /// A chain that has not been spoken to yet.
     #[must_use]
     pub fn new(config: TronConfig, endpoints: Endpoints) -> Self {
-        let proven = (0..endpoints.count()).map(|_| AtomicBool::new(false)).collect();
-        Self { config, endpoints, proven }
+        let lore = (0..endpoints.count()).map(|_| Lore::default()).collect();
+        Self { config, endpoints, lore }
     }
 
     async fn read(&self, endpoint: Endpoint, from: u64, limit: u32) -> Result<Vec<Block>, Failure> {
@@ -124,7 +143,7 @@ impl TronChain {
 
     /// Asks an endpoint once which chain it is on, before its answers are believed.
     async fn prove(&self, endpoint: &Endpoint) -> Result<(), Failure> {
-        let proven = self.proven.get(endpoint.index());
+        let proven = self.lore.get(endpoint.index()).map(|lore| &lore.proven);
         if proven.is_some_and(|proven| proven.load(Ordering::Relaxed)) {
             return Ok(());
         }
@@ -252,6 +271,30 @@ impl Chain for TronChain {
             Ok(TokenState { paused, deprecated, blacklisted: blacklisted(addresses, &flags) })
         };
         self.endpoints.run(Prefer::Current, ask).await
+    }
+
+    async fn balances(&self, addresses: &[Address]) -> Result<Balances, Error> {
+        check_addresses(addresses)?;
+        if addresses.is_empty() {
+            return Ok(Balances::default());
+        }
+        self.endpoints.run(Prefer::Current, |endpoint| self.balances_on(endpoint, addresses)).await
+    }
+
+    async fn transaction(&self, hash: &Hash) -> Result<Option<Transaction>, Error> {
+        crate::transaction::search(&self.endpoints, |endpoint| self.transaction_on(endpoint, *hash)).await
+    }
+
+    async fn fee(&self, holder: Option<Address>) -> Result<Fee, Error> {
+        self.endpoints.run(Prefer::Current, |endpoint| self.fee_on(endpoint, holder)).await
+    }
+
+    async fn second_reading(&self, blocks: &[BlockRef]) -> Result<Vec<SecondReading>, Error> {
+        check_blocks(blocks)?;
+        if blocks.is_empty() {
+            return Ok(Vec::new());
+        }
+        self.endpoints.run(Prefer::Other, |endpoint| self.second_reading_on(endpoint, blocks)).await
     }
 
     fn format_address(&self, address: &Address) -> String {

@@ -29,6 +29,11 @@ pub(super) struct Header {
 }
 
 impl Header {
+    /// The header of a block that is known already.
+    pub(super) fn known(at: BlockRef) -> Self {
+        Self { at, bloom: None, transactions: None }
+    }
+
     /// Reads the result of `eth_getBlockByNumber`; `None` for `null`.
     pub(super) fn read(result: &str) -> Result<Option<Self>, Failure> {
         let Some(block) = parse::<Option<HeaderJson>>("a block", result)? else { return Ok(None) };
@@ -91,6 +96,78 @@ pub(super) fn read_receipts(result: &str, header: &Header, token: &Address) -> R
     Ok(found.pop().unwrap_or_default())
 }
 
+/// The receipt of one transaction.
+pub(super) struct Receipt<'a> {
+    pub(super) number: u64,
+    pub(super) block: Hash,
+    pub(super) from: Address,
+    pub(super) succeeded: bool,
+    pub(super) gas_used: u64,
+    logs: Vec<LogJson<'a>>,
+}
+
+impl<'a> Receipt<'a> {
+    /// Reads the result of `eth_getTransactionReceipt` for the transaction `of`; `None` for `null`.
+    pub(super) fn read(result: &'a str, of: Hash) -> Result<Option<Self>, Failure> {
+        let Some(receipt) = parse::<Option<OneReceiptJson>>("a receipt", result)? else { return Ok(None) };
+        for said in receipt.logs.iter().map(|log| log.transaction_hash).chain([receipt.transaction_hash]) {
+            if hash(said)? != of {
+                return Err(Failure::transient(format!("asked for the receipt of {of}, got one of {said}")));
+            }
+        }
+        let succeeded = match receipt.status {
+            Some("0x1") => true,
+            Some("0x0") => false,
+            // Before Byzantium (2017) there was none; no outcome can be told from that.
+            other => return Err(garbled("a receipt's status", other.unwrap_or("none"))),
+        };
+        Ok(Some(Self {
+            number: quantity(receipt.block_number)?,
+            block: hash(receipt.block_hash)?,
+            from: address(receipt.from)?,
+            succeeded,
+            gas_used: quantity(receipt.gas_used)?,
+            logs: receipt.logs,
+        }))
+    }
+
+    /// What it moved; a failed transaction has moved nothing, whatever logs it carries.
+    pub(super) fn found(&self, header: &Header, token: &Address) -> Result<Found, Failure> {
+        let logs = if self.succeeded { self.logs.as_slice() } else { &[] };
+        Ok(gather(logs, std::slice::from_ref(header), token)?.pop().unwrap_or_default())
+    }
+}
+
+/// One transaction as it was sent.
+pub(super) struct Sent {
+    pub(super) from: Address,
+    /// `None` when it creates a contract.
+    pub(super) to: Option<Address>,
+    pub(super) data: Vec<u8>,
+    /// The gas that it may use.
+    pub(super) gas: u64,
+    /// The block that it is in, as the endpoint says.
+    pub(super) block: Option<u64>,
+}
+
+impl Sent {
+    /// Reads the result of `eth_getTransactionByHash` for the transaction `of`; `None` for `null`.
+    pub(super) fn read(result: &str, of: Hash) -> Result<Option<Self>, Failure> {
+        let Some(sent) = parse::<Option<SentJson>>("a transaction", result)? else { return Ok(None) };
+        if hash(sent.hash)? != of {
+            return Err(Failure::transient(format!("asked for transaction {of}, got {}", sent.hash)));
+        }
+        let data = sent.input.or(sent.data).unwrap_or_default();
+        Ok(Some(Self {
+            from: address(sent.from)?,
+            to: sent.to.map(address).transpose()?,
+            data: hex::decode(data).map_err(|_| garbled("call data", data.get(..100).unwrap_or(data)))?,
+            gas: quantity(sent.gas)?,
+            block: sent.block_number.map(quantity).transpose()?,
+        }))
+    }
+}
+
 fn gather(logs: &[LogJson], headers: &[Header], token: &Address) -> Result<Vec<Found>, Failure> {
     let mut placed = Vec::new();
     for log in logs {
@@ -136,6 +213,33 @@ pub(super) fn read_quantity(result: &str) -> Result<u64, Failure> {
     quantity(parse("a number", result)?)
 }
 
+/// A price result, as of `eth_gasPrice`.
+pub(super) fn read_price(result: &str) -> Result<u128, Failure> {
+    price(parse("a price", result)?)
+}
+
+/// What blocks cost lately, and what the next one will.
+pub(super) struct FeeHistory {
+    pub(super) next_base_fee: u128,
+    /// The middle of the blocks' middle tips; `None` when nobody paid one.
+    pub(super) tip: Option<u128>,
+}
+
+impl FeeHistory {
+    /// Reads the result of `eth_feeHistory` for one percentile; `None` for one without base fees.
+    pub(super) fn read(result: &str) -> Result<Option<Self>, Failure> {
+        let history: FeeHistoryJson = parse("a history of fees", result)?;
+        // One more than there are blocks: that of the next one stands last.
+        let Some(next) = history.base_fees.last() else { return Ok(None) };
+        let tips = history.rewards.unwrap_or_default();
+        let tips: Result<Vec<u128>, Failure> = tips.iter().filter_map(|block| block.first()).map(|tip| price(tip)).collect();
+        let mut tips = tips?;
+        tips.sort_unstable();
+        let middle = tips.get(tips.len().wrapping_div(2)).copied().filter(|tip| *tip > 0);
+        Ok(Some(Self { next_base_fee: price(next)?, tip: middle }))
+    }
+}
+
 /// The chain changed between two answers; asking again will show one side of it.
 pub(super) fn moved(number: u64) -> Failure {
     Failure::Behind(format!("block {number} changed while it was read"))
@@ -148,6 +252,15 @@ fn parse<'a, T: Deserialize<'a>>(what: &str, result: &'a str) -> Result<T, Failu
 fn quantity(text: &str) -> Result<u64, Failure> {
     let digits = text.strip_prefix("0x").ok_or_else(|| garbled("a number", text))?;
     u64::from_str_radix(digits, 16).map_err(|_| garbled("a number", text))
+}
+
+fn price(text: &str) -> Result<u128, Failure> {
+    let digits = text.strip_prefix("0x").ok_or_else(|| garbled("a price", text))?;
+    u128::from_str_radix(digits, 16).map_err(|_| garbled("a price", text))
+}
+
+fn address(text: &str) -> Result<Address, Failure> {
+    hex::decode_to_array(text).map(Address).map_err(|_| garbled("an address", text))
 }
 
 fn hash(text: &str) -> Result<Hash, Failure> {
@@ -193,6 +306,45 @@ struct ReceiptJson<'a> {
     status: Option<&'a str>,
     #[serde(borrow)]
     logs: Vec<LogJson<'a>>,
+}
+
+#[derive(Deserialize)]
+struct FeeHistoryJson<'a> {
+    #[serde(rename = "baseFeePerGas", borrow, default)]
+    base_fees: Vec<&'a str>,
+    #[serde(rename = "reward", borrow)]
+    rewards: Option<Vec<Vec<&'a str>>>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct OneReceiptJson<'a> {
+    transaction_hash: &'a str,
+    block_hash: &'a str,
+    block_number: &'a str,
+    from: &'a str,
+    gas_used: &'a str,
+    #[serde(borrow)]
+    status: Option<&'a str>,
+    #[serde(borrow)]
+    logs: Vec<LogJson<'a>>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct SentJson<'a> {
+    hash: &'a str,
+    from: &'a str,
+    #[serde(borrow)]
+    to: Option<&'a str>,
+    /// Called `data` by some nodes, and both by others.
+    #[serde(borrow)]
+    input: Option<&'a str>,
+    #[serde(borrow)]
+    data: Option<&'a str>,
+    gas: &'a str,
+    #[serde(borrow)]
+    block_number: Option<&'a str>,
 }
 
 #[cfg(test)]

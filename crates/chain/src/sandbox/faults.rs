@@ -24,8 +24,8 @@ pub struct Faults {
     pub lag_permille: u16,
     /// The furthest behind.
     pub lag_blocks_max: u64,
-    /// The node does not have what is asked for, though its head says so: `header` is `None`,
-    /// `blocks` is empty, `reread` fails.
+    /// The node does not have what is asked for, though its head says so: `header` and `transaction`
+    /// are `None`, `blocks` is empty, `reread` and `second_reading` fail.
     pub missing_permille: u16,
     /// `blocks` gets an answer that is not whole, and fails.
     pub incomplete_permille: u16,
@@ -77,6 +77,10 @@ pub(super) enum Method {
     FinalHead,
     Reread,
     TokenState,
+    Balances,
+    Transaction,
+    Fee,
+    SecondReading,
 }
 
 /// What is wrong now.
@@ -96,7 +100,8 @@ pub(super) struct View {
     pub(super) lag: u64,
     pub(super) limit: u32,
     hidden: Option<RangeInclusive<u64>>,
-    missing: bool,
+    /// It has nothing of what this call asks for.
+    pub(super) missing: bool,
 }
 
 impl View {

@@ -15,6 +15,7 @@ use tidegate_rules::notice::TokenNotice;
 use tidegate_rules::time::Time;
 
 use super::{BranchBlock, BranchTransaction, Dropped, Flavour, LogEntry, SandboxConfig};
+use crate::Attempted;
 use crate::notice_log::{self, Event};
 use crate::transfer_log::{Found, Kind};
 
@@ -238,6 +239,31 @@ impl History {
     pub(super) fn balance(&self, address: &Address) -> Raw {
         let account = self.accounts.get(address).copied().unwrap_or_default();
         Raw::from_be_bytes(account.received.saturating_sub(account.sent).to_be_bytes())
+    }
+
+    /// What addresses held after the block at a height, which is held, in their order.
+    pub(super) fn balances(&self, addresses: &[Address], number: u64) -> Vec<Raw> {
+        let mut accounts: BTreeMap<Address, Account> =
+            addresses.iter().map(|address| (*address, self.accounts.get(address).copied().unwrap_or_default())).collect();
+        for sealed in self.blocks.iter().rev().take_while(|sealed| sealed.at.number > number) {
+            for (address, received, sent) in movements(&found_in(&sealed.transactions, &self.token)) {
+                if let Some(account) = accounts.get_mut(&address) {
+                    account.received = account.received.wrapping_sub(received);
+                    account.sent = account.sent.wrapping_sub(sent);
+                }
+            }
+        }
+        let held = |account: Account| Raw::from_be_bytes(account.received.saturating_sub(account.sent).to_be_bytes());
+        addresses.iter().map(|address| held(accounts.get(address).copied().unwrap_or_default())).collect()
+    }
+
+    /// The transaction, and the block that it is in; `None` for one that never was, that vanished, and
+    /// that is below the window held.
+    pub(super) fn transaction_by_hash(&self, hash: &Hash) -> Option<(&Transaction, Option<BlockRef>)> {
+        let mined =
+            self.blocks.iter().rev().flat_map(|sealed| sealed.transactions.iter().map(|transaction| (transaction, Some(sealed.at))));
+        let waiting = self.pool.iter().map(|transaction| (transaction, None));
+        mined.chain(waiting).find(|(transaction, _)| transaction.hash == *hash)
     }
 
     /// How the token stood after the block at a height, which is held.
@@ -523,6 +549,41 @@ fn numbered(flavour: Flavour, number: u64, digest: [u8; 32]) -> Hash {
         }
     }
     Hash(hash)
+}
+
+/// A transaction as the trait shows it, in the block that it is in. The sandbox's transactions have
+/// no sender of their own: who pays first in it stands for that.
+pub(super) fn show(transaction: &Transaction, block: Option<BlockRef>, flavour: Flavour, token: &Address) -> crate::Transaction {
+    let first = transaction.logs.iter().find(|log| log.contract == *token).and_then(asked_for);
+    let outcome = match (block, transaction.outcome, flavour) {
+        (None, ..) => crate::Outcome::Pending,
+        (_, Outcome::Succeeded, _) => crate::Outcome::Succeeded,
+        (_, Outcome::Failed, Flavour::Tron) => crate::Outcome::Failed { reason: "OUT_OF_TIME".into() },
+        (_, Outcome::Refused, Flavour::Tron) => crate::Outcome::Failed { reason: "REVERT".into() },
+        (_, Outcome::Failed | Outcome::Refused, Flavour::Evm) => crate::Outcome::Failed { reason: "status 0, reverted".into() },
+    };
+    let succeeded = outcome == crate::Outcome::Succeeded;
+    let found = if succeeded { found_in(std::slice::from_ref(transaction), token) } else { Found::default() };
+    crate::Transaction {
+        hash: transaction.hash,
+        outcome,
+        block,
+        from: first.map(|first| first.from),
+        transfers: found.transfers,
+        unreadable: found.unreadable,
+        attempted: first.filter(|_| !succeeded),
+    }
+}
+
+/// The transfer that a log is, or would have been.
+fn asked_for(log: &Log) -> Option<Attempted> {
+    let [TRANSFER_TOPIC, from, to] = log.topics.as_slice() else { return None };
+    let party = |word: &[u8; 32]| {
+        let (upper, lower) = word.split_last_chunk::<20>()?;
+        upper.iter().all(|byte| *byte == 0).then_some(Address(*lower))
+    };
+    let value = log.data.as_slice().try_into().ok().map(Raw::from_be_bytes)?;
+    Some(Attempted { from: party(from)?, to: party(to)?, value })
 }
 
 /// A block as the trait shows it.

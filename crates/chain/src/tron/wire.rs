@@ -18,6 +18,7 @@ use tidegate_rules::time::Time;
 
 use super::address::{format_address, parse_address};
 use crate::endpoints::{Failure, suspended_for};
+use crate::transaction::reason;
 use crate::transfer_log::{Found, Kind};
 
 /// A block's header, its id recomputed where the node served every field that goes into it.
@@ -37,7 +38,7 @@ pub struct Header {
 pub fn parse_header(answer: &[u8]) -> Result<Option<Header>, Failure> {
     let block: BlockJson = serde_json::from_slice(answer).map_err(|error| unreadable("a block", answer, &error))?;
     let (Some(id), Some(header)) = (block.id, block.header) else {
-        if answer.iter().filter(|byte| !byte.is_ascii_whitespace()).eq(b"{}") {
+        if is_nothing(answer) {
             return Ok(None);
         }
         return Err(complaint(answer).unwrap_or_else(|| garbled("a block", answer)));
@@ -94,6 +95,96 @@ pub fn parse_infos(answer: &[u8], header: &Header, token: &Address) -> Result<Bl
     Ok(found.into_block(header.at))
 }
 
+/// What became of one transaction, as `gettransactioninfobyid` says it.
+pub(super) struct Executed {
+    pub(super) number: u64,
+    /// The time of its block: there is no hash of it in the answer.
+    pub(super) time: Time,
+    pub(super) outcome: Executions,
+    pub(super) found: Found,
+}
+
+/// Whether a transaction did what it says.
+pub(super) enum Executions {
+    Succeeded,
+    /// With the reason, in the chain's own words.
+    Failed(String),
+}
+
+/// Reads the answer to `gettransactioninfobyid` for the transaction `of`; `None` for `{}`.
+///
+/// # Errors
+/// When the answer is an error, is garbled, or is about another transaction.
+pub(super) fn parse_info(answer: &[u8], of: Hash, token: &Address) -> Result<Option<Executed>, Failure> {
+    if is_nothing(answer) {
+        return Ok(None);
+    }
+    let info: Info = serde_json::from_slice(answer).map_err(|error| unreadable("a transaction info", answer, &error))?;
+    if info.id.is_empty() {
+        return Err(complaint(answer).unwrap_or_else(|| garbled("a transaction info", answer)));
+    }
+    if info.id.parse() != Ok(of) {
+        return Err(Failure::transient(format!("asked for the info of transaction {of}, got one of {}", info.id)));
+    }
+    let token = Forms::of(token);
+    let (mut found, mut ordinal) = (Found::default(), 0);
+    for (kind, log) in info.logs_of(&token) {
+        found.push(kind, of, &mut ordinal, &log.topics, log.data);
+    }
+    let outcome = info.failure().map_or(Executions::Succeeded, Executions::Failed);
+    Ok(Some(Executed { number: info.number, time: Time::from_millis(info.time), outcome, found }))
+}
+
+/// A transaction as it was sent.
+pub(super) struct Sent {
+    /// Whose contract call, or whatever else, it is. Another key than this account's may have
+    /// signed it.
+    pub(super) owner: Option<Address>,
+    /// The call data, if it calls the token.
+    pub(super) to_token: Option<Vec<u8>>,
+}
+
+/// Reads the answer to `gettransactionbyid` or `gettransactionfrompending` for the transaction
+/// `of`; `None` for `{}`.
+///
+/// # Errors
+/// As [`parse_info`].
+pub(super) fn parse_sent(answer: &[u8], of: Hash, token: &Address) -> Result<Option<Sent>, Failure> {
+    if is_nothing(answer) {
+        return Ok(None);
+    }
+    let sent: SentJson = serde_json::from_slice(answer).map_err(|error| unreadable("a transaction", answer, &error))?;
+    let (Some(id), Some(raw)) = (sent.id, sent.raw_data) else {
+        return Err(complaint(answer).unwrap_or_else(|| garbled("a transaction", answer)));
+    };
+    if id.parse() != Ok(of) {
+        return Err(Failure::transient(format!("asked for transaction {of}, got {id}")));
+    }
+    // There is exactly one, in spite of the list (java-tron TransactionCapsule.validContractProto).
+    let Some(contract) = raw.contract.into_iter().next() else { return Ok(Some(Sent { owner: None, to_token: None })) };
+    let value = contract.parameter.value;
+    let token = Forms::of(token);
+    let is_call = contract.kind == "TriggerSmartContract" && value.contract_address.is_some_and(|text| token.is(&text));
+    let to_token = value.data.filter(|_| is_call).and_then(|data| hex::decode(data.as_bytes()).ok());
+    Ok(Some(Sent { owner: value.owner_address.and_then(|text| party(&text)), to_token }))
+}
+
+/// An address as a node writes it: `41` and forty hex digits, or base58 (`visible: true`).
+fn party(text: &str) -> Option<Address> {
+    let digits = text.strip_prefix("41").filter(|digits| digits.len() == 40);
+    digits.map_or_else(|| parse_address(text), |digits| hex::decode_to_array(digits).ok().map(Address))
+}
+
+/// `[]`, whatever it means.
+pub(super) fn is_empty_list(answer: &[u8]) -> bool {
+    answer.iter().filter(|byte| !byte.is_ascii_whitespace()).eq(b"[]")
+}
+
+/// `{}`: the node does not have what was asked for.
+fn is_nothing(answer: &[u8]) -> bool {
+    answer.iter().filter(|byte| !byte.is_ascii_whitespace()).eq(b"{}")
+}
+
 /// Reads the answer to `triggerconstantcontract`: what the contract returned, or why it did not.
 /// `result.result` is true for calls that revert, too; the message tells them apart.
 ///
@@ -105,12 +196,53 @@ pub(super) fn parse_constant(answer: &[u8]) -> Result<Result<Vec<u8>, String>, F
         return Err(complaint(answer).unwrap_or_else(|| garbled("a call", answer)));
     };
     if let Some(message) = outcome.message {
-        let text = hex::decode(message.as_bytes())
-            .map_or_else(|_| message.clone().into_owned(), |bytes| String::from_utf8_lossy(&bytes).into_owned());
-        return Ok(Err(text));
+        return Ok(Err(text_of(&message)));
+    }
+    if called.transaction.is_some_and(|transaction| transaction.ret.iter().any(|ret| ret.ret == Some("FAILED"))) {
+        return Ok(Err("the call failed and the node does not say why".into()));
     }
     let returned = called.constant_result.first().map_or("", |text| text.as_ref());
     hex::decode(returned).map(Ok).map_err(|_| garbled("a call", answer))
+}
+
+/// Reads the answer to `triggerconstantcontract` for what the call used; `None` when it failed.
+///
+/// # Errors
+/// As [`parse_constant`].
+pub(super) fn parse_energy(answer: &[u8]) -> Result<Option<u64>, Failure> {
+    let called: Called = serde_json::from_slice(answer).map_err(|error| unreadable("a call", answer, &error))?;
+    Ok(parse_constant(answer)?.ok().map(|_| called.energy_used))
+}
+
+/// What the committee has set, in sun.
+pub(super) struct Prices {
+    pub(super) energy: u64,
+    pub(super) bandwidth: u64,
+    /// To make an address an account: the account, and the transaction that makes it.
+    pub(super) activation: u64,
+}
+
+/// Reads the answer to `getchainparameters`.
+///
+/// # Errors
+/// When the answer is an error, or a price is missing in it. A price of 0 has no value.
+pub(super) fn parse_prices(answer: &[u8]) -> Result<Prices, Failure> {
+    let all: ParametersJson = serde_json::from_slice(answer).map_err(|error| unreadable("chain parameters", answer, &error))?;
+    if all.parameters.is_empty() {
+        return Err(complaint(answer).unwrap_or_else(|| garbled("chain parameters", answer)));
+    }
+    let value = |key: &str| {
+        let found = all.parameters.iter().find(|parameter| parameter.key == key);
+        found.map(|parameter| parameter.value).ok_or_else(|| Failure::transient(format!("no {key} among the chain's parameters")))
+    };
+    let price = |key: &str| u64::try_from(value(key)?).map_err(|_| Failure::transient(format!("a negative {key}")));
+    let activation = price("getCreateNewAccountFeeInSystemContract")?.saturating_add(price("getCreateAccountFee")?);
+    Ok(Prices { energy: price("getEnergyFee")?, bandwidth: price("getTransactionFee")?, activation })
+}
+
+/// A text that a node wrote as hex, or as it is.
+fn text_of(text: &str) -> String {
+    hex::decode(text.as_bytes()).map_or_else(|_| text.to_owned(), |bytes| String::from_utf8_lossy(&bytes).into_owned())
 }
 
 /// True when a call failed because the contract itself gave up, in the words of java-tron's VM
@@ -260,6 +392,9 @@ struct Info<'a> {
     #[serde(borrow)]
     receipt: Option<Receipt<'a>>,
     result: Option<&'a str>,
+    /// Why it failed, as text in hex, or plain where the node was asked to be readable.
+    #[serde(rename = "resMessage", borrow, default)]
+    message: Cow<'a, str>,
     #[serde(rename = "log", borrow, default)]
     logs: Vec<Log<'a>>,
 }
@@ -281,11 +416,26 @@ struct Log<'a> {
 }
 
 impl<'a> Info<'a> {
+    fn receipt(&self) -> Option<&'a str> {
+        self.receipt.as_ref().and_then(|receipt| receipt.result)
+    }
+
+    /// Why the transaction failed, `None` when it did not. What is no contract call, as a transfer
+    /// of TRX, has no result in its receipt.
+    fn failure(&self) -> Option<String> {
+        let receipt = self.receipt().unwrap_or("DEFAULT");
+        if matches!(receipt, "SUCCESS" | "DEFAULT") && self.result != Some("FAILED") {
+            return None;
+        }
+        let kind = if matches!(receipt, "SUCCESS" | "DEFAULT") { "FAILED" } else { receipt };
+        let message = text_of(&self.message);
+        Some(reason(&if message.is_empty() { kind.to_owned() } else { format!("{kind}: {message}") }))
+    }
+
     /// The token's logs that concern us, in their order, if the transaction did what it says: a
     /// contract's receipt says `SUCCESS`, everything else is a failure or not a contract call.
     fn logs_of<'b>(&'b self, token: &'b Forms) -> impl Iterator<Item = (Kind, &'b Log<'a>)> {
-        let receipt = self.receipt.as_ref().and_then(|receipt| receipt.result);
-        let succeeded = receipt == Some("SUCCESS") && self.result != Some("FAILED");
+        let succeeded = self.receipt() == Some("SUCCESS") && self.result != Some("FAILED");
         let logs = if succeeded { self.logs.as_slice() } else { &[] };
         // The address first: a block is full of other tokens' transfers.
         logs.iter().filter(|log| token.is(log.address)).filter_map(|log| Some((Kind::of(&log.topics)?, log)))
@@ -323,6 +473,76 @@ struct Called<'a> {
     result: Option<Outcome<'a>>,
     #[serde(borrow, default)]
     constant_result: Vec<Cow<'a, str>>,
+    /// What a call used, the penalty for a busy contract included.
+    #[serde(default)]
+    energy_used: u64,
+    #[serde(borrow)]
+    transaction: Option<CalledJson<'a>>,
+}
+
+#[derive(Deserialize)]
+struct ParametersJson<'a> {
+    #[serde(rename = "chainParameter", borrow, default)]
+    parameters: Vec<ParameterOfChain<'a>>,
+}
+
+#[derive(Deserialize)]
+struct ParameterOfChain<'a> {
+    #[serde(borrow, default)]
+    key: Cow<'a, str>,
+    #[serde(default)]
+    value: i64,
+}
+
+#[derive(Deserialize)]
+struct CalledJson<'a> {
+    #[serde(borrow, default)]
+    ret: Vec<RetJson<'a>>,
+}
+
+#[derive(Deserialize)]
+struct RetJson<'a> {
+    #[serde(borrow)]
+    ret: Option<&'a str>,
+}
+
+#[derive(Deserialize)]
+struct SentJson<'a> {
+    #[serde(rename = "txID")]
+    id: Option<&'a str>,
+    #[serde(borrow)]
+    raw_data: Option<RawJson<'a>>,
+}
+
+#[derive(Deserialize)]
+struct RawJson<'a> {
+    #[serde(borrow, default)]
+    contract: Vec<ContractJson<'a>>,
+}
+
+#[derive(Deserialize)]
+struct ContractJson<'a> {
+    #[serde(rename = "type", borrow, default)]
+    kind: Cow<'a, str>,
+    #[serde(borrow)]
+    parameter: ParameterJson<'a>,
+}
+
+#[derive(Deserialize)]
+struct ParameterJson<'a> {
+    #[serde(borrow)]
+    value: ValueJson<'a>,
+}
+
+/// What of a contract of any type is looked at. `data` is hex, whatever else a type calls so.
+#[derive(Deserialize)]
+struct ValueJson<'a> {
+    #[serde(borrow)]
+    owner_address: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    contract_address: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    data: Option<Cow<'a, str>>,
 }
 
 #[derive(Deserialize)]

@@ -6,8 +6,8 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 
 use tidegate_chain::sandbox::SandboxChain;
-use tidegate_chain::{Chain, EndpointHealth, Error, Identity, TokenState};
-use tidegate_rules::block::{Address, Block, BlockRef};
+use tidegate_chain::{Balances, Chain, EndpointHealth, Error, Fee, Identity, SecondReading, TokenState, Transaction};
+use tidegate_rules::block::{Address, Block, BlockRef, Hash};
 
 use super::world::PAYER;
 
@@ -100,6 +100,41 @@ impl Chain for Meddled {
         Self: 'b,
     {
         self.chain.token_state(addresses)
+    }
+
+    fn balances<'a, 'c, 'b>(&'a self, addresses: &'c [Address]) -> Answer<'b, Balances>
+    where
+        'a: 'b,
+        'c: 'b,
+        Self: 'b,
+    {
+        self.chain.balances(addresses)
+    }
+
+    fn transaction<'a, 'c, 'b>(&'a self, hash: &'c Hash) -> Answer<'b, Option<Transaction>>
+    where
+        'a: 'b,
+        'c: 'b,
+        Self: 'b,
+    {
+        self.chain.transaction(hash)
+    }
+
+    fn fee<'a, 'b>(&'a self, holder: Option<Address>) -> Answer<'b, Fee>
+    where
+        'a: 'b,
+        Self: 'b,
+    {
+        self.chain.fee(holder)
+    }
+
+    fn second_reading<'a, 'c, 'b>(&'a self, blocks: &'c [BlockRef]) -> Answer<'b, Vec<SecondReading>>
+    where
+        'a: 'b,
+        'c: 'b,
+        Self: 'b,
+    {
+        self.chain.second_reading(blocks)
     }
 
     fn format_address(&self, address: &Address) -> String {
