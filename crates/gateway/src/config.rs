@@ -70,6 +70,8 @@ pub struct Config {
     pub pool: Pool,
     /// Outgoing webhooks.
     pub webhooks: Webhooks,
+    /// Reading what the wallets hold.
+    pub balances: Balances,
     /// Sentences for the log: what is set and has no effect, and what is allowed and looks wrong.
     pub warnings: Vec<String>,
 }
@@ -183,14 +185,32 @@ pub struct NetworkConfig {
     pub poll_interval: Span,
     /// Beyond this lag the network takes no new lease.
     pub max_lag: Span,
+    /// How far the chain's final head may be behind its newest block, in block time, before money
+    /// waits for it whatever the terms of its order say.
+    pub final_lag_max: Span,
+    /// A transfer above this settles only once two endpoints of different hosts show its block.
+    pub agree_above: Option<Amount>,
+    /// Whether what has settled is read a second time.
+    pub reconcile: Reconcile,
     /// The secret of `POST /webhook/blockchain/{network}`; without it there is no such door.
     pub webhook_secret: Option<SecretText>,
+    /// The signing key of an Alchemy webhook that posts to the same door.
+    pub alchemy_signing_key: Option<SecretText>,
     /// The most blocks that are read at once while catching up.
     pub range_max: u32,
     /// What each endpoint may be asked in a second.
     pub requests_per_second: Option<NonZeroU32>,
     /// What each endpoint may be asked in any 24 hours.
     pub requests_per_day: Option<u64>,
+}
+
+/// Whether what has settled is read a second time, by another method, and compared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reconcile {
+    /// Every block, once it has settled.
+    Settled,
+    /// No block: only those that hold money of ours are read twice.
+    Off,
 }
 
 /// The kinds of chain that we speak.
@@ -220,6 +240,16 @@ pub struct RpcEndpoint {
     pub url: SecretUrl,
     /// Sent with each of them.
     pub headers: Vec<(String, SecretText)>,
+    /// What it may be asked in a second, where that differs from the network's.
+    pub requests_per_second: Option<NonZeroU32>,
+    /// What it may be asked in any 24 hours, where that differs from the network's.
+    pub requests_per_day: Option<u64>,
+}
+
+impl RpcEndpoint {
+    const fn new(url: SecretUrl) -> Self {
+        Self { url, headers: Vec::new(), requests_per_second: None, requests_per_day: None }
+    }
 }
 
 /// Orders above an amount wait longer.
@@ -274,6 +304,15 @@ pub struct Pool {
     pub cooldown: Span,
     /// A transfer to a wallet that no order owns, below this, is dust.
     pub dust_below: Amount,
+}
+
+/// Reading what the wallets hold.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Balances {
+    /// How often every wallet that ever held something is asked for; zero for never.
+    pub sync_every: Span,
+    /// How long snapshots are kept.
+    pub keep: Span,
 }
 
 /// Outgoing webhooks.
@@ -481,6 +520,13 @@ impl Config {
         let mut section = root.section("webhooks", problems);
         let webhooks = Webhooks { allow_private_targets: section.boolean("allow_private_targets", problems).unwrap_or(false) };
         section.finish(problems);
+
+        let mut section = root.section("balances", problems);
+        let balances = Balances {
+            sync_every: section.span("sync_every", Span::from_secs(6 * 3_600), Span::ZERO..=Span::from_secs(30 * 86_400), problems),
+            keep: section.span("keep", Span::from_secs(90 * 86_400), Span::from_secs(86_400)..=Span::from_secs(3_650 * 86_400), problems),
+        };
+        section.finish(problems);
         root.finish(problems);
 
         let mut key = |name: &'static str, in_file: &'static str| {
@@ -502,7 +548,22 @@ impl Config {
         let master_key = key_1.map(|text| KeyText { text, part2: key_2 });
         let previous_key = previous_1.map(|text| KeyText { text, part2: previous_2 });
         let salt = env.get("ENCRYPTION_SALT").0.map(|said| SecretText::new(said.text));
-        Ok(Self { database, redis_url, master_key, previous_key, salt, log, server, metrics, networks, orders, pool, webhooks, warnings })
+        Ok(Self {
+            database,
+            redis_url,
+            master_key,
+            previous_key,
+            salt,
+            log,
+            server,
+            metrics,
+            networks,
+            orders,
+            pool,
+            webhooks,
+            balances,
+            warnings,
+        })
     }
 
     /// Refuses a listener that others can reach while payers have no https address to come to.
@@ -845,8 +906,18 @@ fn network(name: &str, table: &mut Section<'_>, env: &Env<'_>, problems: &mut Pr
     }
     let webhook_secret = table.text("webhook_secret", &values::WEBHOOK_SECRET, problems);
     let range_max = table.u32("range_max", 50, 1..=10_000, problems);
-    let requests_per_second = table.integer("requests_per_second", 1..=1_000_000, problems);
-    let requests_per_day = table.integer("requests_per_day", 1..=u64::MAX, problems);
+    let (requests_per_second, requests_per_day) = budget(table, problems);
+    let final_lag_max = preset.map_or(Span::from_secs(if kind == Some(Kind::Tron) { 300 } else { 7_200 }), |preset| preset.final_lag_max);
+    let final_lag_max = table.span("final_lag_max", final_lag_max, Span::from_secs(1)..=Span::from_secs(30 * 86_400), problems);
+    let agree_above = table.text("agree_above", &values::AMOUNT, problems);
+    let reconcile = table.text("reconcile", &values::RECONCILE, problems).unwrap_or(Reconcile::Settled);
+    let alchemy_signing_key = table.text("alchemy_signing_key", &values::HEADER_VALUE, problems);
+    if agree_above.is_some() && rpc.as_ref().is_some_and(|rpc| hosts(rpc) < 2) {
+        problems.add(
+            &table.place,
+            "expected endpoints of at least two hosts in `rpc` for `agree_above`, found one: nothing above it would ever settle",
+        );
+    }
     let display_name = table
         .text("display_name", &values::DISPLAY_NAME, problems)
         .unwrap_or_else(|| preset.map_or(name, |preset| preset.display_name).to_owned());
@@ -868,11 +939,23 @@ fn network(name: &str, table: &mut Section<'_>, env: &Env<'_>, problems: &mut Pr
         start_block: start_block.unwrap_or(StartBlock::Latest),
         poll_interval,
         max_lag,
+        final_lag_max,
+        agree_above,
+        reconcile,
         webhook_secret,
+        alchemy_signing_key,
         range_max,
-        requests_per_second: requests_per_second.and_then(|number| NonZeroU32::new(u32::try_from(number).ok()?)),
+        requests_per_second,
         requests_per_day,
     })
+}
+
+/// How many different hosts these endpoints are on.
+fn hosts(rpc: &[RpcEndpoint]) -> usize {
+    let mut hosts: Vec<&str> = rpc.iter().filter_map(|rpc| rpc.url.expose().host_str()).collect();
+    hosts.sort_unstable();
+    hosts.dedup();
+    hosts.len()
 }
 
 impl Kind {
@@ -939,7 +1022,7 @@ fn endpoints(
 }
 
 fn endpoint(url: &str) -> Option<RpcEndpoint> {
-    Some(RpcEndpoint { url: SecretUrl::new(Url::parse(url).ok()?), headers: Vec::new() })
+    Some(RpcEndpoint::new(SecretUrl::new(Url::parse(url).ok()?)))
 }
 
 /// Only over TLS: a key is not sent in the open.
@@ -967,7 +1050,7 @@ fn endpoints_from_variable(said: &Said, problems: &mut Problems) -> Vec<RpcEndpo
     for (index, url) in urls.into_iter().enumerate() {
         let place = format!("{}, URL {}", said.place, index.saturating_add(1));
         let url = problems.keep(&place, values::RPC_URL.read(url));
-        found.extend(url.map(|url| RpcEndpoint { url, headers: Vec::new() }));
+        found.extend(url.map(RpcEndpoint::new));
     }
     found
 }
@@ -983,7 +1066,7 @@ fn endpoints_from_file(field: Field<'_>, problems: &mut Problems) -> Vec<RpcEndp
         let place = entry.place.clone();
         if entry.is_text() {
             let url = problems.keep(&place, entry.text(&values::RPC_URL));
-            found.extend(url.map(|url| RpcEndpoint { url, headers: Vec::new() }));
+            found.extend(url.map(RpcEndpoint::new));
         } else {
             let wrong = entry.wrong("a URL in quotes, or { url = \"…\", headers = { NAME = \"…\" } }", Echo::Hide);
             let Some(mut table) = problems.keep(&place, entry.into_section().map_err(|_| wrong)) else { continue };
@@ -992,11 +1075,19 @@ fn endpoints_from_file(field: Field<'_>, problems: &mut Problems) -> Vec<RpcEndp
             }
             let url = table.text("url", &values::RPC_URL, problems);
             let headers = headers(&mut table, problems);
+            let (requests_per_second, requests_per_day) = budget(&mut table, problems);
             table.finish(problems);
-            found.extend(url.map(|url| RpcEndpoint { url, headers }));
+            found.extend(url.map(|url| RpcEndpoint { url, headers, requests_per_second, requests_per_day }));
         }
     }
     found
+}
+
+/// What an endpoint may be asked in a second and in a day.
+fn budget(table: &mut Section<'_>, problems: &mut Problems) -> (Option<NonZeroU32>, Option<u64>) {
+    let per_second = table.integer("requests_per_second", 1..=1_000_000, problems);
+    let per_day = table.integer("requests_per_day", 1..=u64::MAX, problems);
+    (per_second.and_then(|number| NonZeroU32::new(u32::try_from(number).ok()?)), per_day)
 }
 
 fn headers(table: &mut Section<'_>, problems: &mut Problems) -> Vec<(String, SecretText)> {

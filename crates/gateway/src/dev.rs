@@ -22,7 +22,7 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 
 use crate::clock;
-use crate::config::{Config, KeyText, Kind, NetworkConfig, Overrides, SecretText, Sources, StartBlock};
+use crate::config::{Config, KeyText, Kind, NetworkConfig, Overrides, Reconcile, SecretText, Sources, StartBlock};
 use crate::gateway::{Gateway, Mode};
 use crate::http;
 use crate::keyring::Keyring;
@@ -218,7 +218,11 @@ fn configuration(options: &Options, address: std::net::SocketAddr) -> Result<Con
         start_block: StartBlock::Latest,
         poll_interval: Span::from_millis(u64::try_from(options.block_time.as_millis()).unwrap_or(1_000).clamp(20, 500)),
         max_lag: Span::from_secs(120),
+        final_lag_max: Span::from_secs(3_600),
+        agree_above: None,
+        reconcile: Reconcile::Settled,
         webhook_secret: None,
+        alchemy_signing_key: None,
         range_max: 100,
         requests_per_second: None,
         requests_per_day: None,

@@ -8,6 +8,7 @@
 //! was.
 
 mod again;
+mod reconcile;
 mod suspect;
 mod work;
 
@@ -24,7 +25,7 @@ use tidegate_rules::order::{Depth, Head, Mark, Payment, Status};
 use tidegate_rules::time::{Span, Time};
 use tidegate_rules::wallet;
 use tidegate_rules::watch::Watched;
-use tokio::sync::watch;
+use tokio::sync::{broadcast, watch};
 use tokio::time::Instant;
 
 use crate::clock;
@@ -35,7 +36,9 @@ use crate::start;
 use crate::store::{Commit, NetworkRow, OrderRow, StoreError, WalletRow, marks};
 
 pub use again::{Scanned, scan};
-use work::{Work, recorded_of, transfer_change};
+pub use reconcile::run as reconcile;
+pub use work::transfer_change;
+use work::{Work, recorded_of};
 
 /// The most blocks that are read in one go while catching up.
 const CATCH_UP_BLOCKS: u32 = 100;
@@ -94,6 +97,7 @@ enum Then {
 pub async fn run(gateway: Arc<Gateway>, part: Arc<NetworkPart>, mut stop: watch::Receiver<bool>) {
     let mut follower = Follower::new(gateway, part);
     let mut failures: u32 = 0;
+    let mut signals = follower.gateway.listen();
     loop {
         let pause = match follower.pass().await {
             Ok(then) => {
@@ -117,7 +121,20 @@ pub async fn run(gateway: Arc<Gateway>, part: Arc<NetworkPart>, mut stop: watch:
         };
         tokio::select! {
             () = tokio::time::sleep(pause.to_std()) => {}
+            // Somebody knows of a block; after a failure the pause is kept all the same.
+            () = told_to_look(&mut signals), if failures == 0 => {}
             _ = stop.wait_for(|stop| *stop) => return,
+        }
+    }
+}
+
+/// Waits until somebody says that there may be a block.
+async fn told_to_look(signals: &mut broadcast::Receiver<Wake>) {
+    loop {
+        match signals.recv().await {
+            Ok(Wake::Look) => return,
+            Ok(_) | Err(broadcast::error::RecvError::Lagged(_)) => {}
+            Err(broadcast::error::RecvError::Closed) => std::future::pending().await,
         }
     }
 }

@@ -15,8 +15,9 @@ use tidegate_rules::id::{AlertId, EventId, MerchantId, OrderId};
 use tidegate_rules::order::{Head, Heads};
 use tidegate_rules::time::{Span, Time};
 use tidegate_vault::{Binding, Sealed};
-use tokio::sync::{broadcast, watch};
+use tokio::sync::{Semaphore, broadcast, watch};
 
+use crate::balances;
 use crate::clock;
 use crate::config::{Config, NetworkConfig};
 use crate::dev::Sandbox;
@@ -26,6 +27,7 @@ use crate::notify;
 use crate::orders;
 use crate::pool::Pool;
 use crate::problem::Problem;
+use crate::quotes;
 use crate::safe::{self, StatsCache};
 use crate::store::{MerchantRow, Store, StoreError};
 
@@ -44,6 +46,8 @@ pub enum Wake {
     Head,
     /// A webhook may be due.
     Delivery,
+    /// A chain may have a block that was not read yet.
+    Look,
 }
 
 /// The program.
@@ -62,6 +66,8 @@ pub struct Gateway {
     pub livemode: bool,
     /// The simulated chains, where `tidegate dev` runs them.
     pub sandbox: Option<Sandbox>,
+    /// Places for calls for balances.
+    pub balance_calls: Semaphore,
     networks: BTreeMap<Network, Arc<NetworkPart>>,
     merchants: RwLock<HashMap<MerchantId, MerchantRow>>,
     wake: broadcast::Sender<Wake>,
@@ -93,6 +99,8 @@ pub struct FollowState {
     pub head: Option<Head>,
     /// The time of the newest block that an endpoint showed.
     pub newest: Option<Time>,
+    /// Up to where the second reader has compared.
+    pub reconciled: Option<u64>,
     /// Why the network stands still, if it does.
     pub halted: Option<String>,
     /// Why the last step failed, if it did.
@@ -206,6 +214,7 @@ impl Gateway {
             pool,
             livemode,
             sandbox,
+            balance_calls: Semaphore::new(balances::AT_ONCE_MAX),
             networks,
             merchants: RwLock::default(),
             wake: broadcast::channel(WAKE_BACKLOG).0,
@@ -282,8 +291,11 @@ impl Gateway {
         let mut loops = tokio::task::JoinSet::new();
         for part in self.networks.values() {
             loops.spawn(follow::run(Arc::clone(&self), Arc::clone(part), stop.clone()));
+            loops.spawn(follow::reconcile(Arc::clone(&self), Arc::clone(part), stop.clone()));
         }
         loops.spawn(notify::run(Arc::clone(&self), stop.clone()));
+        loops.spawn(quotes::keep_fees(Arc::clone(&self), stop.clone()));
+        loops.spawn(balances::run(Arc::clone(&self), stop.clone()));
         loops.spawn(keep_safe(Arc::clone(&self), stop.clone()));
         loops.spawn(keep_house(Arc::clone(&self), stop));
         while let Some(ended) = loops.join_next().await {

@@ -10,6 +10,7 @@
 
 pub mod alerts;
 pub mod backup;
+pub mod balances;
 pub mod cli;
 pub mod clock;
 pub mod config;
@@ -25,8 +26,10 @@ pub mod pages;
 pub mod people;
 pub mod pool;
 pub mod problem;
+pub mod quotes;
 pub mod rotate;
 pub mod safe;
 pub mod sources;
 pub mod start;
 pub mod store;
+pub mod transactions;

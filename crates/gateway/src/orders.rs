@@ -25,7 +25,9 @@ use crate::pool::{Taken, is_fresh};
 use crate::problem::{Problem, RACED};
 use crate::store::{Commit, MerchantRow, OrderRow, StoreError};
 
-pub use view::{OrderView, PaymentOption, PublicOrder, Required, TransferView, public_view, shows_addresses, view};
+pub use view::{
+    OrderView, PaymentOption, PublicOrder, Required, TransferView, hash_text, public_view, shows_addresses, transfer_view, view,
+};
 
 /// How often a decision is made again after somebody else's commit was first.
 const ATTEMPTS: usize = 8;
@@ -179,6 +181,12 @@ fn terms(gateway: &Gateway, wish: &Wish, heads: &Heads, now: Time) -> Terms {
         cooldown: gateway.config.pool.cooldown,
         depths: gateway.networks().iter().map(|(name, part)| (name.clone(), part.config.depth_for(wish.amount))).collect(),
     }
+}
+
+/// An address as its chain writes it, where any network here can read it.
+pub fn own_spelling(gateway: &Gateway, address: String) -> String {
+    let known = gateway.networks().values().find_map(|part| Some(part.chain.format_address(&part.chain.parse_address(&address)?)));
+    known.unwrap_or(address)
 }
 
 /// The network of that name.

@@ -183,8 +183,8 @@ fn chain(network: &NetworkConfig) -> Result<Arc<dyn Chain>, Sorry> {
         .iter()
         .map(|rpc| EndpointConfig {
             headers: rpc.headers.iter().map(|(name, value)| (name.clone(), value.expose().to_owned())).collect(),
-            requests_per_second: network.requests_per_second,
-            requests_per_day: network.requests_per_day,
+            requests_per_second: rpc.requests_per_second.or(network.requests_per_second),
+            requests_per_day: rpc.requests_per_day.or(network.requests_per_day),
             ..EndpointConfig::new(rpc.url.expose().clone())
         })
         .collect();

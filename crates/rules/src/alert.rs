@@ -23,6 +23,8 @@ pub enum AlertKind {
     RereadDiffers,
     /// Money was found that the first reading of its block had missed; it is recorded now.
     TransferMissed,
+    /// A wallet holds more or less than the records of its transfers explain.
+    BalanceDiffers,
     /// A wallet's address does not match its tag: somebody edited the database.
     AddressTampered,
     /// A webhook was not accepted within its schedule.
@@ -62,6 +64,7 @@ names!(AlertKind:
     NetworkHalted "network_halted",
     RereadDiffers "reread_differs",
     TransferMissed "transfer_missed",
+    BalanceDiffers "balance_differs",
     AddressTampered "address_tampered",
     WebhookFailed "webhook_failed",
     PoolExhausted "pool_exhausted",
@@ -112,6 +115,7 @@ impl AlertKind {
             | Self::NetworkHalted
             | Self::RereadDiffers
             | Self::TransferMissed
+            | Self::BalanceDiffers
             | Self::AddressTampered
             | Self::PoolExhausted
             | Self::MoneyLeft

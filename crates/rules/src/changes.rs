@@ -5,7 +5,7 @@
 //! reads and decides again.
 
 use crate::alert::{AlertKind, AlertStatus};
-use crate::amount::Raw;
+use crate::amount::{Amount, Raw};
 use crate::audit::Action;
 use crate::block::{Address, BlockRef, Hash, Network};
 use crate::id::{AlertId, DeliveryId, EventId, MerchantId, OrderId, SourceId, Subject, TransferId, WalletId};
@@ -20,6 +20,8 @@ use crate::wallet::{RiskLevel, WalletKind, WalletStatus, names};
 pub struct Changes {
     /// Where the follower of a network is now.
     pub cursor: Option<Cursor>,
+    /// Up to where a network was read a second time.
+    pub reconciled: Option<Reconciled>,
     /// New wallets.
     pub new_wallets: Vec<NewWallet>,
     /// Wallets that are taken, returned or paid to.
@@ -34,6 +36,8 @@ pub struct Changes {
     pub ended_leases: Vec<(Lease, u64)>,
     /// Transfers seen, or seen again in another state.
     pub transfers: Vec<TransferChange>,
+    /// What wallets hold.
+    pub balances: Vec<NewBalance>,
     /// Entries of the books.
     pub journal: Vec<JournalEntry>,
     /// What happened, for the shop.
@@ -60,6 +64,37 @@ pub struct Changes {
     pub audit: Vec<NewAudit>,
     /// The answer to keep under an idempotency key.
     pub answer: Option<KeptAnswer>,
+}
+
+/// A step of the second reader of a network. Conflicts unless it is at `from`.
+#[derive(Clone, Debug)]
+pub struct Reconciled {
+    /// The network.
+    pub network: Network,
+    /// The last block that was compared before; `None` for the first step.
+    pub from: Option<u64>,
+    /// The last block that is compared now.
+    pub to: u64,
+}
+
+/// What a wallet holds, as the chain says.
+#[derive(Clone, Debug)]
+pub struct NewBalance {
+    /// The wallet.
+    pub wallet: WalletId,
+    /// Base units.
+    pub value: Raw,
+    /// Whole millionths of it, for lists.
+    pub amount: Amount,
+    /// The block that it was read at.
+    pub block: u64,
+    /// What came by our records up to that block, and what went to another wallet of ours; `None`
+    /// while the block was not applied here yet.
+    pub records: Option<(Raw, Raw)>,
+    /// When.
+    pub at: Time,
+    /// Whether it is kept in the history, too: nothing is gained by keeping what did not change.
+    pub is_snapshot: bool,
 }
 
 /// A seed, or an extended public key, that wallets are derived from.

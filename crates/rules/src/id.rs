@@ -99,6 +99,8 @@ ids! {
     AlertId "alr_";
     /// An API key.
     KeyId "key_";
+    /// Long work that somebody asked for.
+    JobId "job_";
     /// A seed or an extended public key that wallets are derived from.
     SourceId "src_";
 }

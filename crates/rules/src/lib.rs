@@ -16,6 +16,7 @@ pub mod alert;
 pub mod amount;
 pub mod audit;
 pub mod block;
+pub mod books;
 pub mod changes;
 pub mod follow;
 pub mod id;

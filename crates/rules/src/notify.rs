@@ -33,6 +33,8 @@ pub enum EventType {
     Cancelled,
     /// The chain took back money of a paid order.
     PaymentReverted,
+    /// A transaction that was to pay the order failed on the chain.
+    PaymentFailed,
     /// An alert was raised, acknowledged or closed.
     WalletAlert,
 }
@@ -47,6 +49,7 @@ names!(EventType:
     Expired "order.expired",
     Cancelled "order.cancelled",
     PaymentReverted "order.payment_reverted",
+    PaymentFailed "order.payment_failed",
     WalletAlert "wallet.alert",
 );
 

@@ -213,6 +213,9 @@ pub struct Payment {
     pub by_hand: bool,
     /// Whether `order.late_payment` was sent for it.
     pub late_told: bool,
+    /// Its transaction failed: it moved nothing, and is listed so that nobody waits for it. Should
+    /// it succeed on another branch, it stands there and has not failed.
+    pub failed: bool,
 }
 
 /// The state of a payment on the chain.
@@ -222,17 +225,20 @@ pub enum PaymentStatus {
     Pending,
     /// Settled.
     Confirmed,
+    /// Its transaction failed: nothing moved.
+    Failed,
     /// Taken off the chain by a reorganisation.
     Orphaned,
 }
 
-names!(PaymentStatus: Pending "pending", Confirmed "confirmed", Orphaned "orphaned");
+names!(PaymentStatus: Pending "pending", Confirmed "confirmed", Failed "failed", Orphaned "orphaned");
 
 impl Payment {
     /// Its state on the chain.
     #[must_use]
     pub const fn status(&self) -> PaymentStatus {
         match (self.standing, self.settled) {
+            (false, _) if self.failed => PaymentStatus::Failed,
             (false, _) => PaymentStatus::Orphaned,
             (true, true) => PaymentStatus::Confirmed,
             (true, false) => PaymentStatus::Pending,

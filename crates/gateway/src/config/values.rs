@@ -11,7 +11,7 @@ use tidegate_rules::time::Span;
 use tidegate_rules::wallet::WalletKind;
 use url::Url;
 
-use super::{DatabaseUrl, Kind, LogFormat, SecretText, SecretUrl};
+use super::{DatabaseUrl, Kind, LogFormat, Reconcile, SecretText, SecretUrl};
 
 /// What a setting's text may look like.
 pub(super) struct Form<T> {
@@ -116,6 +116,16 @@ pub(super) const WALLETS: Form<WalletKind> = Form {
     parse: |text| match WalletKind::from_name(text) {
         None | Some(WalletKind::Imported) => Err(Found::Text),
         Some(kind) => Ok(kind),
+    },
+};
+
+pub(super) const RECONCILE: Form<Reconcile> = Form {
+    expected: "\"settled\" or \"off\"",
+    echo: Echo::Quote,
+    parse: |text| match text {
+        "settled" => Ok(Reconcile::Settled),
+        "off" => Ok(Reconcile::Off),
+        _ => Err(Found::Text),
     },
 };
 

@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use tidegate_rules::alert::AlertKind;
-use tidegate_rules::block::{Block, BlockRef, Transfer, TransferKey};
+use tidegate_rules::block::{Block, BlockRef, Transfer};
 use tidegate_rules::changes::Changes;
 use tidegate_rules::id::OrderId;
 
@@ -157,9 +157,4 @@ fn is_ours(row: &NetworkRow, at: &BlockRef) -> Result<(), String> {
         Some(index) if row.recent.get(index).is_some_and(|ours| ours.hash == at.hash) => Ok(()),
         Some(_) => Err(format!("block {} is not the one that was applied: an endpoint shows another branch; try again later", at.number)),
     }
-}
-
-/// The keys of a block's transfers to addresses of ours, for comparing.
-pub(super) fn keys_to_ours(follower: &Follower, block: &Block) -> BTreeSet<TransferKey> {
-    block.transfers.iter().filter(|transfer| follower.watched.contains(&transfer.to)).map(|transfer| transfer.key).collect()
 }

@@ -191,6 +191,7 @@ impl Work {
                     promoted: false,
                     by_hand: false,
                     late_told: false,
+                    failed: false,
                 },
                 block_hash: at.hash,
                 recorded: fate.recorded,
@@ -205,7 +206,7 @@ impl Work {
             (row.payment.settled, row.payment.proven) = (false, false);
         }
         row.payment.block = mark(at);
-        row.payment.standing = true;
+        (row.payment.standing, row.payment.failed) = (true, false);
         row.block_hash = at.hash;
         let owner = row.order;
         match owner.and_then(|owner| self.orders.get_mut(&owner)) {
@@ -407,7 +408,7 @@ fn loose_alert(row: &TransferRow, now: Time) -> Option<NewAlert> {
 }
 
 /// A transfer as it is to be stored.
-pub(super) fn transfer_change(row: &TransferRow, raw_log: Option<String>) -> TransferChange {
+pub fn transfer_change(row: &TransferRow, raw_log: Option<String>) -> TransferChange {
     TransferChange {
         id: row.id,
         version: (row.version > 0).then_some(row.version),

@@ -234,7 +234,7 @@ pub fn cursor_after(last: Option<String>, count: usize, limit: u32) -> Option<St
 }
 
 /// A time of a query.
-fn moment(name: &str, text: Option<String>) -> Result<Option<Time>, Problem> {
+pub fn moment(name: &str, text: Option<String>) -> Result<Option<Time>, Problem> {
     text.map(|text| text.parse().map_err(|error| Problem::invalid(name, format!("{error}")))).transpose()
 }
 
@@ -272,10 +272,7 @@ pub async fn list_orders(State(app): State<App>, caller: Caller, Params(query): 
     let (mut filter, limit) = query.filter()?;
     filter.merchant = Some(caller.merchant());
     // Any spelling of an address finds it: the chain's own form is what is stored.
-    filter.address = filter.address.map(|address| {
-        let known = app.gateway.networks().values().find_map(|part| Some(part.chain.format_address(&part.chain.parse_address(&address)?)));
-        known.unwrap_or(address)
-    });
+    filter.address = filter.address.map(|address| orders::own_spelling(&app.gateway, address));
     let mut rows = app.gateway.store.list_orders(filter, i64::from(limit).saturating_add(1)).await?;
     let count = rows.len();
     rows.truncate(usize::try_from(limit).unwrap_or(usize::MAX));

@@ -7,7 +7,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 use utoipa_swagger_ui::SwaggerUi;
 
-use super::{App, ProblemBody, api, safe, wallets};
+use super::{App, ProblemBody, api, chain, safe, wallets};
 
 /// What the document says besides its calls.
 #[derive(OpenApi)]
@@ -16,7 +16,7 @@ use super::{App, ProblemBody, api, safe, wallets};
     components(schemas(ProblemBody)),
     modifiers(&Bearer),
     security(("api_key" = [])),
-    tags((name = "orders", description = "What shops do"), (name = "networks", description = "What is on offer"), (name = "wallets", description = "The wallet pool, for operators"), (name = "safe", description = "Alerts and the audit log, for operators"))
+    tags((name = "orders", description = "What shops do"), (name = "networks", description = "What is on offer"), (name = "chains", description = "What came to the pool, for operators"), (name = "wallets", description = "The wallet pool, for operators"), (name = "safe", description = "Alerts and the audit log, for operators"))
 )]
 struct Document;
 
@@ -49,6 +49,16 @@ pub fn routes() -> (Router<App>, utoipa::openapi::OpenApi) {
         .routes(routes!(safe::put_risk))
         .routes(routes!(safe::release))
         .routes(routes!(safe::verify))
+        .routes(routes!(chain::sync_wallet))
+        .routes(routes!(chain::sync_wallets))
+        .routes(routes!(chain::wallet_balances))
+        .routes(routes!(chain::wallet_transactions))
+        .routes(routes!(chain::get_job))
+        .routes(routes!(chain::list_transactions))
+        .routes(routes!(chain::get_transaction))
+        .routes(routes!(chain::check_address))
+        .routes(routes!(chain::address_balance))
+        .routes(routes!(chain::network_fee))
         .routes(routes!(safe::list_alerts))
         .routes(routes!(safe::acknowledge_alert))
         .routes(routes!(safe::close_alert))

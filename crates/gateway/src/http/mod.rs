@@ -5,6 +5,7 @@
 
 mod api;
 mod auth;
+mod chain;
 mod docs;
 mod health;
 mod idempotency;

@@ -158,6 +158,7 @@ fn checkout_view(gateway: &Gateway, row: &OrderRow, merchant: &str, notice: Opti
                 status: match transfer.payment.status() {
                     PaymentStatus::Pending => pages::TransferStatus::Pending,
                     PaymentStatus::Confirmed => pages::TransferStatus::Confirmed,
+                    PaymentStatus::Failed => pages::TransferStatus::Failed,
                     PaymentStatus::Orphaned => pages::TransferStatus::Orphaned,
                 },
                 confirmations: shown.confirmations,

@@ -3,6 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 use tidegate_rules::amount::Amount;
+use tidegate_rules::block::{Hash, Network};
 use tidegate_rules::id::OrderId;
 use tidegate_rules::lease::Lease;
 use tidegate_rules::order::{self, Depth, Exception, Heads, Status};
@@ -12,7 +13,7 @@ use utoipa::ToSchema;
 
 use crate::config::Kind;
 use crate::gateway::{Gateway, NetworkPart};
-use crate::store::OrderRow;
+use crate::store::{OrderRow, TransferRow};
 
 /// An order as shops see it.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
@@ -291,34 +292,36 @@ pub fn view(gateway: &Gateway, row: &OrderRow, heads: &Heads) -> OrderView {
         expires_at: time(order.terms.expires_at),
         paid_at: order.facts.paid.map(|paid| time(paid.at)),
         cancelled_at: order.facts.cancelled_at.map(time),
-        transfers: row
-            .transfers
-            .iter()
-            .map(|transfer| {
-                let payment = &transfer.payment;
-                let prefix = match gateway.networks().get(&payment.network).map(|part| part.config.kind) {
-                    Some(Kind::Evm) => "0x",
-                    _ => "",
-                };
-                let confirmations =
-                    heads.get(&payment.network).filter(|_| payment.standing).map_or(0, |head| head.confirmations(payment.block.number));
-                TransferView {
-                    id: transfer.id.to_string(),
-                    network: payment.network.to_string(),
-                    tx_hash: format!("{prefix}{}", payment.key.tx_hash),
-                    ordinal: payment.key.ordinal,
-                    block_number: payment.block.number,
-                    from: transfer.address_texts.0.clone(),
-                    to: transfer.address_texts.1.clone(),
-                    amount: payment.value.to_amount_saturating(payment.decimals).to_string(),
-                    raw_value: payment.value.to_string(),
-                    status: payment.status().name().to_owned(),
-                    confirmations,
-                    seen_at: time(transfer.seen_at),
-                }
-            })
-            .collect(),
+        transfers: row.transfers.iter().map(|transfer| transfer_view(gateway, transfer, heads)).collect(),
         payment_options: options,
+    }
+}
+
+/// A recorded transfer as the API shows it.
+pub fn transfer_view(gateway: &Gateway, transfer: &TransferRow, heads: &Heads) -> TransferView {
+    let payment = &transfer.payment;
+    let confirmations = heads.get(&payment.network).filter(|_| payment.standing).map_or(0, |head| head.confirmations(payment.block.number));
+    TransferView {
+        id: transfer.id.to_string(),
+        network: payment.network.to_string(),
+        tx_hash: hash_text(gateway, &payment.network, payment.key.tx_hash),
+        ordinal: payment.key.ordinal,
+        block_number: payment.block.number,
+        from: transfer.address_texts.0.clone(),
+        to: transfer.address_texts.1.clone(),
+        amount: payment.value.to_amount_saturating(payment.decimals).to_string(),
+        raw_value: payment.value.to_string(),
+        status: payment.status().name().to_owned(),
+        confirmations,
+        seen_at: transfer.seen_at.to_string(),
+    }
+}
+
+/// A transaction's hash as people on its chain write it.
+pub fn hash_text(gateway: &Gateway, network: &Network, hash: Hash) -> String {
+    match gateway.networks().get(network).map(|part| part.config.kind) {
+        Some(Kind::Evm) => format!("0x{hash}"),
+        _ => hash.to_string(),
     }
 }
 

@@ -10,8 +10,8 @@ use tidegate_rules::audit;
 use tidegate_rules::block::{BlockRef, Network};
 use tidegate_rules::changes::{
     AlertChange, Changes, Cursor, DeliveryChange, DeliveryState, Derivation, JournalEntry, KeptAnswer, NewAlert, NewApiKey, NewAudit,
-    NewEvent, NewLease, NewMerchant, NewOrder, NewSource, NewWallet, OrderChange, Reseal, SealedIn, TransferChange, WalletChange,
-    WalletMove,
+    NewBalance, NewEvent, NewLease, NewMerchant, NewOrder, NewSource, NewWallet, OrderChange, Reconciled, Reseal, SealedIn, TransferChange,
+    WalletChange, WalletMove,
 };
 use tidegate_rules::id::{EventId, MerchantId};
 use tidegate_rules::lease::Lease;
@@ -43,6 +43,9 @@ pub(super) async fn apply(db: &mut AnyConnection, group: &[&Changes]) -> Applied
     for cursor in group.iter().filter_map(|changes| changes.cursor.as_ref()) {
         must!(move_cursor(db, cursor));
     }
+    for reconciled in group.iter().filter_map(|changes| changes.reconciled.as_ref()) {
+        must!(move_second_reader(db, reconciled));
+    }
     must!(change_wallets(db, &all(group, |changes| &changes.wallets)));
     for change in all(group, |changes| &changes.orders) {
         must!(change_order(db, change));
@@ -59,6 +62,7 @@ pub(super) async fn apply(db: &mut AnyConnection, group: &[&Changes]) -> Applied
         must!(end_lease(db, lease, *to));
     }
     insert_leases(db, &all(group, |changes| &changes.new_leases)).await?;
+    insert_balances(db, &all(group, |changes| &changes.balances)).await?;
     insert_journal(db, &all(group, |changes| &changes.journal)).await?;
     insert_events(db, &all(group, |changes| &changes.events)).await?;
     for alert in all(group, |changes| &changes.alerts) {
@@ -210,6 +214,27 @@ async fn move_cursor(db: &mut AnyConnection, cursor: &Cursor) -> Applied {
         sqlx::query("DELETE FROM blocks WHERE network = $1 AND number < $2").bind(network).bind(height(below)).execute(&mut *db).await?;
     }
     Ok(Commit::Done)
+}
+
+async fn move_second_reader(db: &mut AnyConnection, step: &Reconciled) -> Applied {
+    let moved = match step.from {
+        None => {
+            sqlx::query("INSERT INTO second_readers (network, compared) VALUES ($1, $2)")
+                .bind(step.network.as_str())
+                .bind(height(step.to))
+                .execute(db)
+                .await?
+        }
+        Some(from) => {
+            sqlx::query("UPDATE second_readers SET compared = $1 WHERE network = $2 AND compared = $3")
+                .bind(height(step.to))
+                .bind(step.network.as_str())
+                .bind(height(from))
+                .execute(db)
+                .await?
+        }
+    };
+    Ok(one(&moved))
 }
 
 /// The epoch is counted up first: on PostgreSQL that row's lock makes other inserts of the network
@@ -467,6 +492,48 @@ async fn insert_leases(db: &mut AnyConnection, leases: &[&NewLease]) -> Result<(
                 .bind(new.late_until.millis())
                 .bind(new.at.millis())
         },
+    )
+    .await?;
+    Ok(())
+}
+
+/// The history, and the newest on the wallet itself. Nothing is decided on it, so no version is
+/// compared and none is counted up.
+async fn insert_balances(db: &mut AnyConnection, balances: &[&NewBalance]) -> Result<(), sqlx::Error> {
+    let snapshots: Vec<&NewBalance> = balances.iter().filter(|balance| balance.is_snapshot).copied().collect();
+    write_rows(
+        db,
+        &snapshots,
+        "(?,?,?,?,?,?,?)",
+        |rows| {
+            format!(
+                "INSERT INTO wallet_balances (id, wallet_id, raw_value, block_number, taken_at, incoming, outgoing) VALUES {rows} \
+                 ON CONFLICT (id) DO NOTHING"
+            )
+        },
+        |statement, balance| {
+            statement
+                .bind(format!("{}/{}", balance.wallet, balance.at.millis()))
+                .bind(balance.wallet.to_string())
+                .bind(balance.value.to_string())
+                .bind(height(balance.block))
+                .bind(balance.at.millis())
+                .bind(balance.records.map(|(incoming, _)| incoming.to_string()))
+                .bind(balance.records.map(|(_, outgoing)| outgoing.to_string()))
+        },
+    )
+    .await?;
+    write_rows(
+        db,
+        balances,
+        "(CAST(? AS TEXT),CAST(? AS BIGINT),CAST(? AS BIGINT))",
+        |rows| {
+            format!(
+                "UPDATE usdt_wallets SET balance = asked.column2, balance_at = asked.column3 FROM (VALUES {rows}) AS asked \
+                 WHERE usdt_wallets.id = asked.column1"
+            )
+        },
+        |statement, balance| statement.bind(balance.wallet.to_string()).bind(micros(balance.amount)).bind(balance.at.millis()),
     )
     .await?;
     Ok(())

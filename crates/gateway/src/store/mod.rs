@@ -8,6 +8,7 @@
 //! another.
 
 mod apply;
+mod chain;
 mod read;
 mod rows;
 mod safe;
@@ -21,7 +22,8 @@ use tidegate_rules::changes::Changes;
 use tidegate_rules::time::Time;
 use tokio::sync::{mpsc, oneshot};
 
-pub use read::{OrderFilter, WalletFilter};
+pub use chain::{BalanceRow, JobRow, JobStatus};
+pub use read::{OrderFilter, TransferFilter, WalletFilter};
 pub use rows::{
     ApiKeyRow, DueDelivery, EventRow, KeptAnswerRow, MerchantRow, NetworkRow, OrderRow, TransferRow, WalletCount, WalletRow, is_consistent,
     marks,

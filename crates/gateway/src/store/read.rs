@@ -7,9 +7,10 @@ use sqlx::query::Query;
 use sqlx::{Any, AssertSqlSafe, Row as _};
 use tidegate_rules::amount::{Amount, Raw};
 use tidegate_rules::block::{Address, BlockRef, Hash, Network, TransferKey};
+use tidegate_rules::changes::Recorded;
 use tidegate_rules::id::{MerchantId, OrderId, TransferId, WalletId};
 use tidegate_rules::lease::{Lease, Window};
-use tidegate_rules::order::Status;
+use tidegate_rules::order::{PaymentStatus, Status};
 use tidegate_rules::time::{Span, Time};
 use tidegate_rules::wallet::{WalletKind, WalletStatus};
 
@@ -177,17 +178,7 @@ impl Store {
             .bind(name.as_str())
             .fetch_all(&self.readers)
             .await?;
-        let recent = blocks
-            .iter()
-            .map(|row| {
-                Ok(BlockRef {
-                    number: number(row, "number")?,
-                    hash: parse(row, "hash")?,
-                    parent: parse(row, "parent")?,
-                    time: time(row, "time")?,
-                })
-            })
-            .collect::<Found<Vec<_>>>()?;
+        let recent = blocks.iter().map(block).collect::<Found<Vec<_>>>()?;
         if recent.is_empty() {
             return Err(StoreError::corrupt("a network without blocks", name));
         }
@@ -199,6 +190,26 @@ impl Store {
             version: row.try_get("version")?,
             recent,
         }))
+    }
+
+    /// Which of the kept blocks are these?
+    pub async fn blocks(&self, name: &Network, from: u64, to: u64) -> Found<Vec<BlockRef>> {
+        let rows = sqlx::query(
+            "SELECT number, hash, parent, time FROM blocks WHERE network = $1 AND number >= $2 AND number <= $3 ORDER BY number",
+        )
+        .bind(name.as_str())
+        .bind(height(from))
+        .bind(height(to))
+        .fetch_all(&self.readers)
+        .await?;
+        rows.iter().map(block).collect()
+    }
+
+    /// Up to where was this network read a second time?
+    pub async fn reconciled(&self, name: &Network) -> Found<Option<u64>> {
+        let row =
+            sqlx::query("SELECT compared FROM second_readers WHERE network = $1").bind(name.as_str()).fetch_optional(&self.readers).await?;
+        row.map(|row| number(&row, "compared")).transpose()
     }
 
     /// Which wallets joined after this epoch? The new epoch and their addresses.
@@ -336,6 +347,17 @@ impl Store {
         let rows = sqlx::query("SELECT * FROM blockchain_transactions WHERE network = $1 AND block_number > $2 AND status <> 'orphaned' ORDER BY block_number, id")
             .bind(name.as_str())
             .bind(height(above))
+            .fetch_all(&self.readers)
+            .await?;
+        rows.iter().map(transfer).collect()
+    }
+
+    /// Which recorded transfers stand in these blocks?
+    pub async fn transfers_between(&self, name: &Network, from: u64, to: u64) -> Found<Vec<TransferRow>> {
+        let rows = sqlx::query("SELECT * FROM blockchain_transactions WHERE network = $1 AND block_number >= $2 AND block_number <= $3 AND status <> 'orphaned' ORDER BY block_number, id")
+            .bind(name.as_str())
+            .bind(height(from))
+            .bind(height(to))
             .fetch_all(&self.readers)
             .await?;
         rows.iter().map(transfer).collect()
@@ -602,7 +624,80 @@ impl Store {
     }
 }
 
+/// Which recorded transfers to list.
+#[derive(Clone, Debug, Default)]
+pub struct TransferFilter {
+    /// On this network.
+    pub network: Option<Network>,
+    /// What became of them.
+    pub recorded: Option<Recorded>,
+    /// In this state on the chain.
+    pub status: Option<PaymentStatus>,
+    /// To this address, as people write it.
+    pub address: Option<String>,
+    /// To this wallet.
+    pub wallet: Option<WalletId>,
+    /// Of this order.
+    pub order: Option<String>,
+    /// Of this transaction.
+    pub tx_hash: Option<Hash>,
+    /// In blocks from this time on.
+    pub from: Option<Time>,
+    /// In blocks up to this time.
+    pub to: Option<Time>,
+    /// Older than this one: the page after it.
+    pub before: Option<String>,
+}
+
+impl Store {
+    /// A page of recorded transfers, the last seen first.
+    pub async fn transfers(&self, filter: TransferFilter, limit: i64) -> Found<Vec<TransferRow>> {
+        let mut query = Where::new("SELECT * FROM blockchain_transactions");
+        query.and("network = ?", filter.network.map(|network| Arg::Text(network.to_string())));
+        query.and("disposition = ?", filter.recorded.map(|recorded| Arg::Text(recorded.name().into())));
+        query.and("status = ?", filter.status.map(|status| Arg::Text(status.name().into())));
+        query.and("to_address = ?", filter.address.map(Arg::Text));
+        query.and("wallet_id = ?", filter.wallet.map(|wallet| Arg::Text(wallet.to_string())));
+        query.and("order_id = ?", filter.order.map(Arg::Text));
+        query.and("tx_hash = ?", filter.tx_hash.map(|hash| Arg::Text(hash.to_string())));
+        query.and("block_time >= ?", filter.from.map(|from| Arg::Number(from.millis())));
+        query.and("block_time <= ?", filter.to.map(|to| Arg::Number(to.millis())));
+        query.and("id < ?", filter.before.map(Arg::Text));
+        query.then(&format!("ORDER BY id DESC LIMIT {limit}")).fetch(self).await?.iter().map(transfer).collect()
+    }
+
+    /// What came to these wallets, and what went from one of ours to another, in blocks up to a
+    /// height: for comparing with the chain. Orphaned and unreadable ones are left out.
+    pub async fn movements(&self, name: &Network, wallets: &[WalletRow], up_to: u64) -> Found<HashMap<WalletId, (Raw, Raw)>> {
+        let mut sums: HashMap<WalletId, (Raw, Raw)> = HashMap::new();
+        let by_hex: HashMap<String, WalletId> = wallets.iter().map(|wallet| (hex::encode(wallet.address.0), wallet.id)).collect();
+        let columns = "SELECT wallet_id, from_hex, raw_value FROM blockchain_transactions";
+        for chunk in wallets.chunks(IN_MAX) {
+            let mut incoming = Where::new(columns);
+            incoming.is_in("wallet_id", chunk.iter().map(|wallet| wallet.id.to_string()));
+            let counted = format!("AND status IN ('pending', 'confirmed') AND disposition <> 'unreadable' AND block_number <= {up_to}");
+            for row in incoming.then(&counted).fetch(self).await? {
+                let sum = sums.entry(parse(&row, "wallet_id")?).or_default();
+                sum.0 = sum.0.saturating_add(parse(&row, "raw_value")?);
+            }
+            let mut outgoing = Where::new(columns);
+            outgoing.and("network = ?", Some(Arg::Text(name.to_string())));
+            outgoing.is_in("from_hex", chunk.iter().map(|wallet| hex::encode(wallet.address.0)));
+            for row in outgoing.then(&format!("{counted} AND disposition = 'own'")).fetch(self).await? {
+                let Some(wallet) = by_hex.get(&row.try_get::<String, _>("from_hex")?) else { continue };
+                let sum = sums.entry(*wallet).or_default();
+                sum.1 = sum.1.saturating_add(parse(&row, "raw_value")?);
+            }
+        }
+        Ok(sums)
+    }
+}
+
 /// The ids of an index, as text.
 fn orders_ids(index: &HashMap<OrderId, usize>) -> impl Iterator<Item = String> {
     index.keys().map(ToString::to_string)
+}
+
+fn block(row: &AnyRow) -> Found<BlockRef> {
+    Ok(BlockRef { number: number(row, "number")?, hash: parse(row, "hash")?, parent: parse(row, "parent")?, time: time(row, "time")? })
 }

@@ -231,6 +231,7 @@ fn payment(to: Address, number: u64) -> Payment {
         promoted: false,
         by_hand: false,
         late_told: false,
+        failed: false,
     }
 }
 
@@ -1223,6 +1224,7 @@ fn any_payment() -> impl Strategy<Value = Payment> {
             promoted,
             by_hand,
             late_told,
+            failed: false,
         },
     )
 }
@@ -1306,6 +1308,7 @@ async fn comes_back(store: &Store, written: Written) {
                 promoted: false,
                 by_hand: false,
                 late_told: false,
+                failed: false,
                 ..transfer.payment.clone()
             };
             TransferChange { payment, recorded: Recorded::Matched, ..transfer.clone() }

@@ -819,6 +819,7 @@ fn payment(network: &Network, record: &Record) -> Payment {
         promoted: false,
         by_hand: false,
         late_told: record.late_told,
+        failed: false,
     }
 }
 

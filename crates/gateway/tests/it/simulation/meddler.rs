@@ -117,7 +117,7 @@ impl Chain for Meddled {
         'c: 'b,
         Self: 'b,
     {
-        self.chain.transaction(hash)
+        Chain::transaction(&self.chain, hash)
     }
 
     fn fee<'a, 'b>(&'a self, holder: Option<Address>) -> Answer<'b, Fee>

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tidegate::clock;
-use tidegate::config::{Config, KeyText, Kind, NetworkConfig, Overrides, SecretText, Sources, StartBlock, Tier};
+use tidegate::config::{Config, KeyText, Kind, NetworkConfig, Overrides, Reconcile, SecretText, Sources, StartBlock, Tier};
 use tidegate::gateway::{Gateway, Mode};
 use tidegate::orders::{self, Opened, OrderView, Wish};
 use tidegate::people::Doer;
@@ -153,7 +153,11 @@ fn network_config(name: &str, kind: Kind, decimals: u8, depth: Depth, tier: Tier
         poll_interval: Span::from_millis(4),
         // Only these blocks are mined when a test wants one.
         max_lag: Span::from_secs(365 * 86_400),
+        final_lag_max: Span::from_secs(30 * 86_400),
+        agree_above: None,
+        reconcile: Reconcile::Settled,
         webhook_secret: None,
+        alchemy_signing_key: None,
         range_max: 100,
         requests_per_second: None,
         requests_per_day: None,
