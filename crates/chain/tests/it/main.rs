@@ -2,6 +2,7 @@
 //!
 //! Nothing here sleeps to wait for something. Where time must pass, the test moves tokio's clock.
 
+mod anvil;
 mod endpoints;
 mod evm;
 mod evm_node;
