@@ -45,7 +45,7 @@ impl Anvil {
         let pool = Endpoints::new(&Network::new("anvil"), vec![config], Box::new(|| 0)).unwrap();
         let mut anvil = Self { url, pool, accounts: Vec::new(), process };
         let accounts = anvil.rpc("eth_accounts", json!([])).await;
-        anvil.accounts = accounts.as_array().unwrap().iter().map(|account| address_of(account)).collect();
+        anvil.accounts = accounts.as_array().unwrap().iter().map(address_of).collect();
         anvil
     }
 

@@ -1,6 +1,7 @@
 //! An EVM node to test against: it answers JSON-RPC as geth does, can have the limits that
 //! providers have, and can be made to lag, to lie and to break.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
 use serde_json::{Value, json};
@@ -85,6 +86,17 @@ pub(crate) struct State {
     pub(crate) chain_id: u64,
     /// `None` for a token that has no such views, such as BSC's.
     pub(crate) token: Option<Token>,
+    /// What addresses, as 40 hex digits, hold. Whom it does not list holds nothing.
+    pub(crate) balances: BTreeMap<String, u64>,
+    /// Whom the token gives no balance for, as 40 hex digits.
+    pub(crate) mute: Option<String>,
+    /// How far the block that contracts see is ahead of the head, where there is Multicall3.
+    pub(crate) multicall: Option<u64>,
+    /// It simulates the creation of contracts.
+    pub(crate) deployless: bool,
+    /// Receipts and transactions by hash.
+    pub(crate) receipts: BTreeMap<String, Value>,
+    pub(crate) sent: BTreeMap<String, Value>,
     topics: Value,
     /// Some providers take filters lightly: the token's address and topics are looked at or not.
     pub(crate) filters: bool,
@@ -113,6 +125,12 @@ impl EvmNode {
             finalized: None,
             chain_id: 1,
             token: Some(Token::default()),
+            balances: BTreeMap::new(),
+            mute: None,
+            multicall: None,
+            deployless: false,
+            receipts: BTreeMap::new(),
+            sent: BTreeMap::new(),
             topics: topics_asked(),
             filters: false,
             range_max: None,
@@ -194,8 +212,8 @@ fn node(state: &State, method: &str, params: &Value) -> Value {
         "eth_getLogs" => {
             let filter = &params[0];
             assert_eq!(filter["address"], USDT);
-            // A block that is doubted is asked for without topics.
-            let all = filter["topics"].is_null() && !filter["blockHash"].is_null();
+            // A block that is doubted, and blocks that are read again, are asked for without topics.
+            let all = filter["topics"].is_null();
             assert!(all || filter["topics"] == state.topics, "{filter}");
             let named = |log: &Value| state.topics[0].as_array().unwrap().contains(&log["topics"][0]);
             let wanted = |log: &Value| !state.filters || (log["address"] == USDT && (all || named(log)));
@@ -215,12 +233,31 @@ fn node(state: &State, method: &str, params: &Value) -> Value {
             result(logs.collect())
         }
         "eth_getBlockReceipts" => result(hashed(&params[0]).map_or(Value::Null, |block| json!(block.receipts()))),
+        "eth_getTransactionReceipt" => result(state.receipts.get(params[0].as_str().unwrap()).cloned().unwrap_or_default()),
+        "eth_getTransactionByHash" => result(state.sent.get(params[0].as_str().unwrap()).cloned().unwrap_or_default()),
+        "eth_call" if params[0]["to"] != USDT && params[0]["to"].as_str().is_none_or(|to| to.to_lowercase() != USDT) => {
+            let at = match params[1].as_str().unwrap() {
+                "latest" => state.head,
+                number => quantity(&json!(number)),
+            };
+            let words: Vec<&str> = call_words(&params[0]["data"]);
+            match (params[0]["to"].as_str(), state.multicall) {
+                (None, _) if state.deployless => result(json!(created(state, at, &words))),
+                (None, _) => error(-32_602, "invalid argument 0: missing to"),
+                (Some(MULTICALL3), None) => result(json!("0x")),
+                (Some(MULTICALL3), Some(ahead)) => result(json!(aggregated(state, at + ahead, &words))),
+                (to, _) => panic!("the adapter called {to:?}"),
+            }
+        }
         "eth_call" => {
-            assert_eq!(params[0]["to"].as_str().unwrap().to_lowercase(), USDT);
             let word = |number: u64| result(json!(format!("0x{number:064x}")));
             match (params[0]["data"].as_str().unwrap().split_at(10), &state.token) {
                 (("0x95d89b41", ""), _) => result(json!(format!("0x{:064x}{:064x}{:0<64}", 32, 4, hex::encode("USDT")))),
                 (("0x313ce567", ""), _) => word(6),
+                (("0x70a08231", address), _) => match balance(state, address) {
+                    Some(value) => word(value),
+                    None => result(json!("0x")),
+                },
                 (("0x5c975abb", ""), Some(token)) => word(token.paused.into()),
                 (("0x0e136b19", ""), Some(token)) => word(token.deprecated.into()),
                 (("0xe47d6060", address), Some(token)) => {
@@ -232,6 +269,52 @@ fn node(state: &State, method: &str, params: &Value) -> Value {
         }
         other => error(-32_601, &format!("the method {other} does not exist/is not available")),
     }
+}
+
+pub(crate) const MULTICALL3: &str = "0xca11bde05977b3631167028862be2a173976ca11";
+
+/// Call data as words, the last of them first: there stand the arguments, whatever is before them.
+fn call_words(data: &Value) -> Vec<&str> {
+    let data = data.as_str().unwrap().trim_start_matches("0x");
+    (1..=data.len() / 64).map(|word| &data[data.len() - 64 * word..][..64]).collect()
+}
+
+/// What the token says an address holds; `word` is that address in a word.
+fn balance(state: &State, word: &str) -> Option<u64> {
+    let address = word.strip_prefix("000000000000000000000000").unwrap();
+    (state.mute.as_deref() != Some(address)).then(|| state.balances.get(address).copied().unwrap_or(0))
+}
+
+/// As contracts/Balances.sol returns it for the owners that end the call data.
+fn created(state: &State, at: u64, words: &[&str]) -> String {
+    let count = (0..words.len()).find(|count| words[*count] == format!("{count:064x}") && words[count + 1] == format!("{:064x}", 64));
+    let owners = words[..count.unwrap()].iter().rev();
+    let values: Vec<String> = owners.map_while(|owner| balance(state, owner)).map(|value| format!("{value:064x}")).collect();
+    format!("0x{at:064x}{:064x}{}", values.len(), values.concat())
+}
+
+/// As Multicall3 returns it: for its `getBlockNumber()` alone, or for that and for balances.
+fn aggregated(state: &State, at: u64, words: &[&str]) -> String {
+    if words.is_empty() {
+        return format!("0x{at:064x}");
+    }
+    // Each balance ends in two words: a selector with the upper part of an address, and the rest.
+    let balances =
+        words.chunks(6).map_while(|call| (call.get(1)?.starts_with("70a08231")).then(|| format!("{}{}", &call[1][8..], &call[0][..8])));
+    let mut values: Vec<Option<u64>> = balances.map(|word| balance(state, &word)).collect();
+    values.push(Some(at));
+    values.reverse();
+    let (mut offsets, mut results, mut offset) = (String::new(), String::new(), 32 * values.len());
+    for value in &values {
+        let result = match value {
+            Some(value) => format!("{:064x}{:064x}{:064x}{value:064x}", 1, 64, 32),
+            None => format!("{:064x}{:064x}{:064x}", 0, 64, 0),
+        };
+        offsets += &format!("{offset:064x}");
+        offset += result.len() / 2;
+        results += &result;
+    }
+    format!("0x{:064x}{:064x}{offsets}{results}", 32, values.len())
 }
 
 /// A chain from block `first` on; `values(number)` are the transfers in each, one a transaction.
