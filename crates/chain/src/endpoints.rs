@@ -2,31 +2,49 @@
 //!
 //! The first endpoint of the configuration is used until it fails, then the next, and that one is
 //! kept: switching back and forth between nodes that stand at different heights is worse than any
-//! of them. One *operation* (the header and the logs of a block, say) stays on one endpoint from
-//! its first call to its last, because two nodes never make one consistent answer; when it fails
-//! it starts anew on the next endpoint, each one at most once.
+//! of them. An endpoint that answers is left when it lags or when another has been clearly better
+//! for a while, and one that was named earlier is returned to when it has been well for a while
+//! (`course`). Such a move is made by reading blocks alone, and counts when the read succeeded.
+//!
+//! One *operation* (the header and the logs of a block, say) stays on one endpoint from its first
+//! call to its last, because two nodes never make one consistent answer; when it fails it starts
+//! anew on the next endpoint, each one at most once. When it is slow it is begun on a second one as
+//! well, and the first whole answer wins; what the other has by then is dropped (`hedge`).
 //!
 //! A URL can hold a provider's key, in its path, its query or a header. None of them may reach a
 //! log line, an error or a `Debug` text: endpoints are named by scheme and host alone, and every
 //! text that comes back from the other side is searched for them.
 
 mod allowance;
+mod breaker;
+mod course;
+mod heads;
+mod hedge;
+mod http;
+mod latency;
+mod look;
+mod score;
+mod slot;
 
 use std::fmt;
 use std::num::NonZeroU32;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use reqwest::StatusCode;
-use reqwest::header::{HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
 use serde::Serialize;
-use tidegate_rules::block::Network;
+use tidegate_rules::block::{BlockRef, Network};
 use tokio::time::Instant;
 use url::Url;
 
-use self::allowance::Allowance;
-use crate::{EndpointHealth, Error};
+use self::course::{Course, Move, Standing, Switched};
+pub use self::course::{LEAVE_AFTER, LEAVE_MARGIN, RETURN_AFTER, RETURN_AFTER_MAX, RETURN_MARGIN, SWITCHES_KEPT};
+use self::heads::Heads;
+pub use self::heads::{HEAD_HELD, LAG_BLOCKS_MAX, LAG_TIME_MAX};
+use self::hedge::Served;
+pub(crate) use self::http::suspended_for;
+use self::slot::{Errand, Slot};
+use crate::{EndpointHealth, Error, PoolHealth};
 
 /// The most that one answer may weigh. A full Ethereum block's receipts are about 2 MB.
 pub const ANSWER_BYTES_MAX: usize = 32 * 1024 * 1024;
@@ -44,12 +62,18 @@ pub const REST_FORBIDDEN: Duration = Duration::from_secs(30);
 pub const REST_ASKED_MAX: Duration = Duration::from_secs(60 * 60);
 /// After this long without the next block, another endpoint is asked whether it has it.
 pub const OVERDUE_AFTER: Duration = Duration::from_secs(60);
-/// What is looked at of an answer that is an error.
-const ERROR_BYTES_MAX: usize = 4 * 1024;
-/// What is shown of a text that the other side wrote.
-const EXCERPT_CHARS: usize = 200;
-/// Shorter parts of a URL or header are words such as `v3` or `jsonrpc`, not keys.
-const SECRET_CHARS_MIN: usize = 8;
+/// The most endpoints that a network may have.
+pub const ENDPOINTS_MAX: usize = 64;
+/// An operation is never begun a second time, elsewhere, sooner than this.
+pub const HEDGE_AFTER_MIN: Duration = Duration::from_secs(1);
+/// When it is, on an endpoint of which too little is known to say what is slow.
+pub const HEDGE_AFTER_UNKNOWN: Duration = Duration::from_secs(3);
+/// No operation is begun a second time on an endpoint that scores below this.
+pub const HEDGE_SCORE_MIN: u8 = 50;
+/// How often the endpoints that are not in use are asked for their heads.
+pub const LOOK_EVERY: Duration = Duration::from_secs(60);
+/// How long the work that such a look is taken beside waits for its end.
+pub const LOOK_GRACE: Duration = Duration::from_secs(1);
 
 /// One URL of a network, as configured.
 #[derive(Clone)]
@@ -76,7 +100,7 @@ impl EndpointConfig {
 
 impl fmt::Debug for EndpointConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("EndpointConfig").field("url", &public_name(&self.url)).finish_non_exhaustive()
+        f.debug_struct("EndpointConfig").field("url", &http::public_name(&self.url)).finish_non_exhaustive()
     }
 }
 
@@ -106,6 +130,9 @@ pub enum Failure {
     /// At once: it does not have the block yet, or not any more. Nothing is wrong with it.
     #[error("{0}")]
     Behind(String),
+    /// When our own budget for it allows. Nothing is wrong with it.
+    #[error("{0}")]
+    Spent(String),
     /// When somebody has changed something: the key is wrong, or it does not offer the call.
     #[error("{0}")]
     Permanent(String),
@@ -122,32 +149,70 @@ impl Failure {
     }
 }
 
+/// Whether an operation that is slow is begun a second time elsewhere.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hedging {
+    /// When it takes longer than nine of ten on that endpoint did.
+    WhenSlow,
+    /// Never.
+    Off,
+}
+
 /// The endpoints of one network.
 pub struct Endpoints {
     network: Network,
     slots: Vec<Arc<Slot>>,
-    current: AtomicUsize,
+    course: Mutex<Course>,
+    hedging: Hedging,
     /// The block that the current endpoint did not have yet, and since when.
     awaited: Mutex<Option<(u64, Instant)>>,
+    /// When the endpoints that are not in use were last looked at.
+    looked_at: Mutex<Instant>,
     jitter: Mutex<Jitter>,
 }
 
 impl Endpoints {
-    /// A pool in order of preference.
+    /// A pool in order of preference. Slow operations are hedged.
     ///
     /// # Errors
-    /// [`Error::Refused`] when there is no endpoint, a header is malformed, or TLS cannot start.
+    /// [`Error::Refused`] when there is no endpoint or more than [`ENDPOINTS_MAX`], a header is
+    /// malformed, or TLS cannot start.
     pub fn new(network: &Network, configs: Vec<EndpointConfig>, jitter: Jitter) -> Result<Self, Error> {
         if configs.is_empty() {
             return Err(Error::Refused(format!("{network}: expected at least one RPC URL, found none")));
         }
-        let client = client()?;
-        let slots = configs
-            .into_iter()
-            .enumerate()
-            .map(|(index, config)| Slot::new(index, config, client.clone()).map(Arc::new))
-            .collect::<Result<_, _>>()?;
-        Ok(Self { network: network.clone(), slots, current: AtomicUsize::new(0), awaited: Mutex::new(None), jitter: Mutex::new(jitter) })
+        let count = configs.len();
+        if count > ENDPOINTS_MAX {
+            return Err(Error::Refused(format!("{network}: expected at most {ENDPOINTS_MAX} RPC URLs, found {count}")));
+        }
+        let (client, heads) = (http::client()?, Arc::new(Mutex::new(Heads::new(count))));
+        let mut slots: Vec<Arc<Slot>> = Vec::with_capacity(count);
+        for (index, config) in configs.into_iter().enumerate() {
+            let mut slot = Slot::new(index, config, client.clone(), Arc::clone(&heads))?;
+            // Two keys of one provider look alike, and a switch between them should be readable.
+            let namesakes = slots.iter().filter(|other| other.name.split(' ').next() == Some(&slot.name)).count();
+            if namesakes > 0 {
+                slot.name = format!("{} ({})", slot.name, namesakes.saturating_add(1));
+            }
+            slots.push(Arc::new(slot));
+        }
+        let now = Instant::now();
+        Ok(Self {
+            network: network.clone(),
+            slots,
+            course: Mutex::new(Course::new(now)),
+            hedging: Hedging::WhenSlow,
+            awaited: Mutex::new(None),
+            looked_at: Mutex::new(now),
+            jitter: Mutex::new(jitter),
+        })
+    }
+
+    /// The same pool, hedging as said.
+    #[must_use]
+    pub const fn with_hedging(mut self, hedging: Hedging) -> Self {
+        self.hedging = hedging;
+        self
     }
 
     /// Runs an operation on one endpoint, and anew on the next one when it fails there.
@@ -160,16 +225,22 @@ impl Endpoints {
         F: Fn(Endpoint) -> Fut,
         Fut: Future<Output = Result<T, Failure>>,
     {
-        let (slot, value) = self.attempt(self.order(prefer), operation).await?;
-        if prefer == Prefer::Current {
-            self.keep(slot, "it was not available");
+        let current = self.current();
+        match prefer {
+            // A second opinion is not hedged: the first one's endpoint might win.
+            Prefer::Other => Ok(self.attempt(self.order(prefer, current), Hedging::Off, &operation).await?.value),
+            Prefer::Current => {
+                let served = self.attempt(self.order(prefer, current), self.hedging, &operation).await?;
+                self.keep(current, &served);
+                Ok(served.value)
+            }
         }
-        Ok(value)
     }
 
     /// As [`Endpoints::run`], for an operation that reads blocks from `number` upwards and may
     /// find none yet. An endpoint that has had none for [`OVERDUE_AFTER`] while another has some
-    /// has fallen behind, and is left for the other.
+    /// has fallen behind, and is left for the other. Here too an endpoint is left that lags or
+    /// scores clearly below another, and one that was named earlier is returned to.
     ///
     /// # Errors
     /// As [`Endpoints::run`].
@@ -178,16 +249,28 @@ impl Endpoints {
         F: Fn(Endpoint) -> Fut,
         Fut: Future<Output = Result<Vec<T>, Failure>>,
     {
-        let found = self.run(Prefer::Current, &operation).await?;
+        let current = self.current();
+        let found = match self.consider() {
+            None => None,
+            Some((chosen, reason)) => self.move_to(chosen, reason, current, &operation).await?,
+        };
+        let found = match found {
+            Some(found) => found,
+            None => {
+                let served = self.attempt(self.order(Prefer::Current, current), self.hedging, &operation).await?;
+                self.keep(current, &served);
+                served.value
+            }
+        };
         if !found.is_empty() || !self.is_overdue(number) {
             return Ok(found);
         }
-        let current = self.current.load(Ordering::Relaxed);
-        let others = self.slots.iter().filter(|slot| slot.index != current).cloned().collect();
-        match self.attempt(others, operation).await {
-            Ok((slot, found)) if !found.is_empty() => {
-                self.keep(slot, &format!("it does not have block {number} yet"));
-                Ok(found)
+        let current = self.current();
+        let others = self.order(Prefer::Other, current).into_iter().filter(|slot| slot.index != current).collect();
+        match self.attempt(others, Hedging::Off, &operation).await {
+            Ok(served) if !served.value.is_empty() => {
+                self.switch(current, served.index, None, &format!("it does not have block {number} yet"));
+                Ok(served.value)
             }
             // Nobody has it, or nobody can say: the chain itself may be standing still.
             _ => Ok(found),
@@ -197,7 +280,16 @@ impl Endpoints {
     /// How each endpoint is doing, in the order of the configuration.
     #[must_use]
     pub fn health(&self) -> Vec<EndpointHealth> {
-        self.slots.iter().map(|slot| slot.health(Instant::now())).collect()
+        let now = Instant::now();
+        self.slots.iter().map(|slot| slot.health(now)).collect()
+    }
+
+    /// Which endpoint is in use, and how it came to that.
+    #[must_use]
+    pub fn pool_health(&self) -> PoolHealth {
+        let course = lock(&self.course);
+        let (switches_total, switches) = course.switches(Instant::now());
+        PoolHealth { current: course.current(), switches, switches_total }
     }
 
     /// How many endpoints there are.
@@ -206,53 +298,80 @@ impl Endpoints {
         self.slots.len()
     }
 
-    async fn attempt<T, F, Fut>(&self, order: Vec<Arc<Slot>>, operation: F) -> Result<(usize, T), Error>
+    /// Reads on the endpoint that a move goes to. `None` when that proves nothing: it failed, or
+    /// it was chosen for being ahead and does not have the next block.
+    async fn move_to<T, F, Fut>(&self, chosen: Move, reason: String, current: usize, operation: &F) -> Result<Option<Vec<T>>, Error>
     where
         F: Fn(Endpoint) -> Fut,
-        Fut: Future<Output = Result<T, Failure>>,
+        Fut: Future<Output = Result<Vec<T>, Failure>>,
     {
-        let mut reasons = Vec::new();
-        let mut all_permanent = true;
-        for slot in order {
-            if let Some(resting) = slot.resting(Instant::now()) {
-                reasons.push(format!("{}: {}", slot.name, resting.reason));
-                all_permanent &= resting.permanent;
-                continue;
-            }
-            match operation(Endpoint { slot: Arc::clone(&slot) }).await {
-                Ok(value) => {
-                    slot.served();
-                    return Ok((slot.index, value));
-                }
-                Err(failure) => {
-                    let reason = slot.failed(&failure, Instant::now(), self.jitter());
-                    tracing::debug!(network = %self.network, endpoint = %slot.name, %reason, "an endpoint failed");
-                    reasons.push(format!("{}: {reason}", slot.name));
-                    all_permanent &= failure.is_permanent();
-                }
-            }
+        let order = self.slots.get(chosen.to()).cloned().into_iter().collect();
+        let Ok(served) = self.attempt(order, Hedging::Off, operation).await else { return Ok(None) };
+        // Anybody can show a high number; to have the blocks is proof.
+        if matches!(chosen, Move::Lagging { .. }) && served.value.is_empty() {
+            return Ok(None);
         }
-        let text = format!("{}: no endpoint served this: {}", self.network, reasons.join("; "));
-        Err(if all_permanent && !reasons.is_empty() { Error::Refused(text) } else { Error::Transient(text) })
+        let lags = self.slots.get(chosen.to()).is_some_and(|slot| slot.place(Instant::now()).lagging.is_some());
+        if !lags {
+            self.switch(current, chosen.to(), Some(chosen), &reason);
+        }
+        Ok(Some(served.value))
     }
 
-    /// Every endpoint once, the preferred ones first, the others as configured.
-    fn order(&self, prefer: Prefer) -> Vec<Arc<Slot>> {
-        let current = self.current.load(Ordering::Relaxed);
-        let (mut first, second): (Vec<_>, Vec<_>) = match prefer {
-            Prefer::Current => self.slots.iter().cloned().partition(|slot| slot.index == current),
-            Prefer::Other => self.slots.iter().cloned().partition(|slot| slot.index != current),
+    /// Whether to leave the endpoint in use though it answers, and why.
+    fn consider(&self) -> Option<(Move, String)> {
+        let now = Instant::now();
+        let standings: Vec<Standing> = self.slots.iter().map(|slot| slot.standing(now)).collect();
+        let mut course = lock(&self.course);
+        let chosen = course.consider(&standings, now)?;
+        let (from, to) = (self.slots.get(course.current())?, self.slots.get(chosen.to())?);
+        let score = |slot: &Slot| standings.get(slot.index).map_or(0, |standing| standing.score);
+        let reason = match chosen {
+            Move::Lagging { .. } => format!("it is {} blocks behind", from.place(now).behind),
+            Move::Better { .. } => {
+                format!("its score is {}, that of the other {}: {}", score(from), score(to), from.record(now).complaints())
+            }
+            Move::Return { .. } => format!("the other is named earlier and well again, with a score of {}", score(to)),
         };
-        first.extend(second);
-        first
+        Some((chosen, reason))
     }
 
-    fn keep(&self, index: usize, cause: &str) {
-        let before = self.current.swap(index, Ordering::Relaxed);
-        let (Some(from), Some(to)) = (self.slots.get(before), self.slots.get(index)) else { return };
-        if before != index {
-            let reason = from.lock().last_error.clone().unwrap_or_else(|| cause.to_owned());
-            tracing::warn!(network = %self.network, from = %from.name, to = %to.name, %reason, "using another endpoint");
+    fn current(&self) -> usize {
+        lock(&self.course).current()
+    }
+
+    /// Every endpoint once: the preferred ones first, the others as configured, and of those that
+    /// are not in use the ones that lag behind the ones that do not.
+    fn order(&self, prefer: Prefer, current: usize) -> Vec<Arc<Slot>> {
+        let now = Instant::now();
+        let (own, others): (Vec<_>, Vec<_>) = self.slots.iter().cloned().partition(|slot| slot.index == current);
+        let (lagging, well): (Vec<_>, Vec<_>) = others.into_iter().partition(|slot| slot.place(now).lagging.is_some());
+        match prefer {
+            Prefer::Current => [own, well, lagging].concat(),
+            Prefer::Other => [well, lagging, own].concat(),
+        }
+    }
+
+    /// Keeps the endpoint that served in the place of the one that did not.
+    fn keep<T>(&self, current: usize, served: &Served<T>) {
+        // One that was merely slow this once is not left for it; its score remembers.
+        let left = served.reasons.iter().find(|(index, _)| *index == current);
+        if let Some((_, reason)) = left.filter(|_| served.index != current) {
+            self.switch(current, served.index, None, reason);
+        }
+    }
+
+    fn switch(&self, from: usize, to: usize, by: Option<Move>, reason: &str) {
+        let (Some(left), Some(used)) = (self.slots.get(from), self.slots.get(to)) else { return };
+        let switched = Switched::new(left.name.clone(), used.name.clone(), reason.to_owned(), Instant::now());
+        if !lock(&self.course).switch(from, to, by, switched) {
+            return;
+        }
+        let (network, from, to) = (&self.network, &left.name, &used.name);
+        if matches!(by, Some(Move::Return { .. })) {
+            tracing::info!(%network, %from, %to, %reason, "using an endpoint again that was left");
+        } else {
+            tracing::warn!(%network, %from, %to, %reason, "using another endpoint");
         }
     }
 
@@ -290,6 +409,8 @@ impl fmt::Debug for Endpoints {
 #[derive(Clone)]
 pub struct Endpoint {
     slot: Arc<Slot>,
+    errand: Errand,
+    waited_us: Arc<AtomicU64>,
 }
 
 impl Endpoint {
@@ -308,7 +429,17 @@ impl Endpoint {
     /// What it said, fit to be shown: without secrets, in one line, not long.
     #[must_use]
     pub fn quote(&self, text: &str) -> String {
-        self.slot.scrub(text)
+        self.slot.quote(text)
+    }
+
+    /// Notes the newest block that it shows, by which it is compared with the others.
+    pub fn saw_head(&self, head: &BlockRef) {
+        self.slot.saw_head(head);
+    }
+
+    /// Notes a block that it has, by which a fork is told from a lag.
+    pub fn saw_block(&self, block: &BlockRef) {
+        self.slot.saw_block(block);
     }
 
     /// Posts a JSON body and returns the answer's bytes. It costs as many requests as `cost` says
@@ -319,8 +450,9 @@ impl Endpoint {
     /// error in the words of the protocol is an answer.
     pub async fn post<B: Serialize + Sync>(&self, path: &str, body: &B, cost: u32) -> Result<Vec<u8>, Failure> {
         let body = serde_json::to_vec(body).map_err(|error| Failure::transient(error.to_string()))?;
-        let wait = self.slot.take(cost, Instant::now())?;
+        let wait = self.slot.take(cost, self.errand, Instant::now())?;
         if !wait.is_zero() {
+            self.waited_us.fetch_add(u64::try_from(wait.as_micros()).unwrap_or(u64::MAX), Ordering::Relaxed);
             tokio::time::sleep(wait).await;
         }
         self.slot.post(path, body).await
@@ -331,266 +463,6 @@ impl fmt::Debug for Endpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.slot.name)
     }
-}
-
-/// One endpoint and all that is known about it.
-struct Slot {
-    index: usize,
-    name: String,
-    url: Url,
-    headers: HeaderMap,
-    /// What must never be shown: keys in the URL and in headers.
-    secrets: Vec<String>,
-    timeout: Duration,
-    client: reqwest::Client,
-    state: Mutex<State>,
-}
-
-struct State {
-    allowance: Allowance,
-    /// Failures since the last success.
-    streak: u32,
-    rest: Option<Rest>,
-    calls: u64,
-    failures: u64,
-    last_error: Option<String>,
-}
-
-struct Rest {
-    until: Instant,
-    permanent: bool,
-}
-
-/// Why an endpoint is not asked now.
-struct Resting {
-    reason: String,
-    permanent: bool,
-}
-
-impl Slot {
-    fn new(index: usize, config: EndpointConfig, client: reqwest::Client) -> Result<Self, Error> {
-        let name = public_name(&config.url);
-        let mut headers = HeaderMap::new();
-        for (key, value) in &config.headers {
-            let refuse = |_| Error::Refused(format!("{name}: the header {key:?} is not one that HTTP can carry"));
-            let key = HeaderName::from_bytes(key.as_bytes()).map_err(|_| refuse(()))?;
-            let mut value = HeaderValue::from_str(value).map_err(|_| refuse(()))?;
-            value.set_sensitive(true);
-            headers.insert(key, value);
-        }
-        let allowance = Allowance::new(config.requests_per_second, config.requests_per_day, Instant::now());
-        Ok(Self {
-            index,
-            secrets: secrets(&config),
-            name,
-            url: config.url,
-            headers,
-            timeout: config.timeout,
-            client,
-            state: Mutex::new(State { allowance, streak: 0, rest: None, calls: 0, failures: 0, last_error: None }),
-        })
-    }
-
-    fn lock(&self) -> MutexGuard<'_, State> {
-        lock(&self.state)
-    }
-
-    fn resting(&self, now: Instant) -> Option<Resting> {
-        let mut state = self.lock();
-        if let Some(rest) = state.rest.as_ref().filter(|rest| rest.until > now) {
-            let seconds = rest.until.saturating_duration_since(now).as_secs().saturating_add(1);
-            let cause = state.last_error.as_deref().unwrap_or("a failure");
-            let reason = format!("resting for {seconds} s after: {cause}");
-            return Some(Resting { reason, permanent: rest.permanent });
-        }
-        state.allowance.exhausted_for(now).map(|wait| Resting { reason: budget_is_used_up(wait), permanent: false })
-    }
-
-    fn take(&self, count: u32, now: Instant) -> Result<Duration, Failure> {
-        let mut state = self.lock();
-        let wait = state.allowance.take(count, now).map_err(|wait| Failure::Transient { reason: budget_is_used_up(wait), rest: None })?;
-        state.calls = state.calls.saturating_add(u64::from(count));
-        Ok(wait)
-    }
-
-    fn served(&self) {
-        let mut state = self.lock();
-        state.streak = 0;
-        state.rest = None;
-    }
-
-    /// Puts the endpoint to rest if it is to blame, and says why without secrets.
-    fn failed(&self, failure: &Failure, now: Instant, jitter: u64) -> String {
-        let reason = self.scrub(&failure.to_string());
-        let asked = match failure {
-            Failure::Behind(_) => return reason,
-            Failure::Transient { rest, .. } => rest.unwrap_or_default().min(REST_ASKED_MAX),
-            Failure::Permanent(_) => REST_PERMANENT,
-        };
-        let mut state = self.lock();
-        state.failures = state.failures.saturating_add(1);
-        state.last_error = Some(reason.clone());
-        // Operations that were under way together fail together; that is one failure, not many.
-        let already_resting = state.rest.as_ref().is_some_and(|rest| rest.until > now);
-        if !already_resting {
-            state.streak = state.streak.saturating_add(1);
-        }
-        let until = now.checked_add(backoff(state.streak, jitter).max(asked)).unwrap_or(now);
-        if state.rest.as_ref().is_none_or(|rest| rest.until < until) {
-            state.rest = Some(Rest { until, permanent: failure.is_permanent() });
-        }
-        reason
-    }
-
-    fn health(&self, now: Instant) -> EndpointHealth {
-        let available = self.resting(now).is_none();
-        let state = self.lock();
-        EndpointHealth {
-            name: self.name.clone(),
-            available,
-            calls: state.calls,
-            failures: state.failures,
-            last_error: state.last_error.clone(),
-        }
-    }
-
-    async fn post(&self, path: &str, body: Vec<u8>) -> Result<Vec<u8>, Failure> {
-        let mut url = self.url.clone();
-        if !path.is_empty() {
-            url.set_path(&format!("{}/{path}", self.url.path().trim_end_matches('/')));
-        }
-        let request = self
-            .client
-            .post(url)
-            .headers(self.headers.clone())
-            .header(reqwest::header::CONTENT_TYPE, "application/json")
-            .timeout(self.timeout)
-            .body(body);
-        let mut response = request.send().await.map_err(|error| self.broken(error))?;
-        let status = response.status();
-        let retry_after = retry_after(response.headers());
-        if response.content_length().is_some_and(|bytes| bytes > ANSWER_BYTES_MAX as u64) {
-            return Err(too_large());
-        }
-        let mut answer = Vec::new();
-        while let Some(chunk) = response.chunk().await.map_err(|error| self.broken(error))? {
-            if answer.len().saturating_add(chunk.len()) > ANSWER_BYTES_MAX {
-                return Err(too_large());
-            }
-            answer.extend_from_slice(&chunk);
-        }
-        judge(status, retry_after, answer)
-    }
-
-    fn broken(&self, error: reqwest::Error) -> Failure {
-        if error.is_timeout() {
-            return Failure::transient(format!("no answer within {:?}", self.timeout));
-        }
-        let error = error.without_url();
-        let mut text = error.to_string();
-        let mut source = std::error::Error::source(&error);
-        while let Some(cause) = source {
-            text = format!("{text}: {cause}");
-            source = cause.source();
-        }
-        Failure::transient(text)
-    }
-
-    fn scrub(&self, text: &str) -> String {
-        // Before the text is cut short: half a key is half a secret.
-        excerpt(&self.secrets.iter().fold(text.to_owned(), |text, secret| text.replace(secret.as_str(), "***")))
-    }
-}
-
-/// What a status means. Some JSON-RPC providers say what is wrong with a call under a 400, 413 or
-/// 500; that is an answer, and its words say more than its number. Nothing else is: an empty
-/// object under a 500 must never be read as "there is no such block".
-fn judge(status: StatusCode, retry_after: Option<Duration>, answer: Vec<u8>) -> Result<Vec<u8>, Failure> {
-    let explained = matches!(status, StatusCode::BAD_REQUEST | StatusCode::PAYLOAD_TOO_LARGE | StatusCode::INTERNAL_SERVER_ERROR);
-    if status.is_success() || (explained && is_json_rpc(&answer)) {
-        return Ok(answer);
-    }
-    let text = String::from_utf8_lossy(answer.get(..ERROR_BYTES_MAX).unwrap_or(&answer));
-    let reason = if text.is_empty() { format!("HTTP {status}") } else { format!("HTTP {status}: {text}") };
-    let rest = retry_after.max(suspended_for(&text));
-    Err(match status {
-        StatusCode::UNAUTHORIZED | StatusCode::PAYMENT_REQUIRED | StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED => {
-            Failure::Permanent(reason)
-        }
-        StatusCode::FORBIDDEN => Failure::Transient { reason, rest: rest.or(Some(REST_FORBIDDEN)) },
-        _ => Failure::Transient { reason, rest },
-    })
-}
-
-fn is_json_rpc(answer: &[u8]) -> bool {
-    matches!(answer.trim_ascii_start().first(), Some(b'{' | b'[')) && answer.windows(9).any(|bytes| bytes == b"\"jsonrpc\"")
-}
-
-/// TronGrid's own way of saying `Retry-After`: "the query server is suspended for 30s".
-pub(crate) fn suspended_for(text: &str) -> Option<Duration> {
-    let (_, rest) = text.split_once("suspended for ")?;
-    let digits = rest.find(|c: char| !c.is_ascii_digit()).map_or(Some(rest), |end| rest.get(..end))?;
-    digits.parse().ok().map(Duration::from_secs)
-}
-
-/// A `Retry-After` in seconds. One that names a date would need a clock; the back-off does then.
-fn retry_after(headers: &HeaderMap) -> Option<Duration> {
-    headers.get(RETRY_AFTER)?.to_str().ok()?.trim().parse().ok().map(Duration::from_secs)
-}
-
-fn too_large() -> Failure {
-    Failure::transient(format!("the answer is larger than {ANSWER_BYTES_MAX} bytes"))
-}
-
-fn budget_is_used_up(wait: Duration) -> String {
-    format!("its daily budget of requests is used up for {} s", wait.as_secs().saturating_add(1))
-}
-
-/// One, two, four … times the first rest, up to the most, and up to half of it more by chance, so
-/// that many instances do not come back at one moment.
-fn backoff(streak: u32, jitter: u64) -> Duration {
-    let doublings = streak.saturating_sub(1).min(16);
-    let base = REST_FIRST.saturating_mul(1_u32.checked_shl(doublings).unwrap_or(u32::MAX)).min(REST_MAX);
-    let half = u64::try_from(base.as_millis()).unwrap_or(u64::MAX).wrapping_div(2);
-    let extra = jitter.checked_rem(half.saturating_add(1)).unwrap_or(0);
-    base.saturating_add(Duration::from_millis(extra))
-}
-
-/// A text of the other side, fit for a log line: one line, no control characters, not long.
-fn excerpt(text: &str) -> String {
-    let line = text.split(|c: char| c.is_whitespace() || c.is_control()).filter(|word| !word.is_empty());
-    line.collect::<Vec<_>>().join(" ").chars().take(EXCERPT_CHARS).collect()
-}
-
-/// Scheme, host and port: what may be shown of a URL.
-fn public_name(url: &Url) -> String {
-    let host = url.host_str().unwrap_or("?");
-    url.port().map_or_else(|| format!("{}://{host}", url.scheme()), |port| format!("{}://{host}:{port}", url.scheme()))
-}
-
-fn secrets(config: &EndpointConfig) -> Vec<String> {
-    let mut secrets: Vec<String> = config.url.path_segments().into_iter().flatten().map(str::to_owned).collect();
-    secrets.extend(config.url.query_pairs().map(|(_, value)| value.into_owned()));
-    secrets.extend(config.url.password().map(str::to_owned));
-    secrets.push(config.url.username().to_owned());
-    secrets.extend(config.headers.iter().map(|(_, value)| value.clone()));
-    secrets.retain(|secret| secret.len() >= SECRET_CHARS_MIN);
-    // A long one first: a short one may be a part of it.
-    secrets.sort_by_key(|secret| std::cmp::Reverse(secret.len()));
-    secrets
-}
-
-#[allow(clippy::disallowed_methods, reason = "this is the one place of the crate that makes an HTTP client")]
-fn client() -> Result<reqwest::Client, Error> {
-    // Another part of the program may have installed it already; there is only one choice anyway.
-    let _ = rustls::crypto::ring::default_provider().install_default();
-    reqwest::Client::builder()
-        .user_agent(concat!("tidegate/", env!("CARGO_PKG_VERSION")))
-        // A redirect could carry a key to somebody else.
-        .redirect(reqwest::redirect::Policy::none())
-        .connect_timeout(Duration::from_secs(5))
-        .build()
-        .map_err(|error| Error::Refused(format!("TLS cannot start: {}", error.without_url())))
 }
 
 /// The state behind these locks is whole between any two statements, so a panic elsewhere while

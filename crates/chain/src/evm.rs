@@ -38,8 +38,10 @@ use crate::balances::check_addresses;
 use crate::endpoints::{Endpoint, Endpoints, Failure, Prefer};
 use crate::second_reading::check_blocks;
 use crate::transfer_log::{Found, TRANSFER_TOPIC};
-use crate::{Balances, Chain, EndpointHealth, Error, FLAGS_AT_ONCE, Fee, Identity, SecondReading, TokenState, Transaction};
-use crate::{abi, blacklisted, check_state_addresses, notice_log};
+use crate::{
+    Balances, Chain, EndpointHealth, Error, FLAGS_AT_ONCE, Fee, Identity, PoolHealth, SecondReading, TokenState, Transaction, Witnesses,
+    abi, blacklisted, check_state_addresses, notice_log,
+};
 
 /// The most blocks that one call of [`Chain::blocks`] reads, and that one `eth_getLogs` spans,
 /// unless the configuration says fewer.
@@ -158,7 +160,10 @@ impl EvmChain {
         let mut headers: Vec<Header> = Vec::with_capacity(told.len());
         for (number, told) in numbers.into_iter().zip(&told) {
             match read_header(told, Which::Number(number))? {
-                Some(header) => headers.push(header),
+                Some(header) => {
+                    endpoint.saw_block(&header.at);
+                    headers.push(header);
+                }
                 None => break,
             }
         }
@@ -294,8 +299,24 @@ impl EvmChain {
         }
     }
 
+    async fn head_of(&self, endpoint: Endpoint) -> Result<BlockRef, Failure> {
+        self.prove(&endpoint).await?;
+        Ok(self.header_on(&endpoint, Which::Tag("latest")).await?.ok_or_else(no_head)?.at)
+    }
+
+    async fn header_of(&self, endpoint: Endpoint, number: u64) -> Result<Option<BlockRef>, Failure> {
+        self.prove(&endpoint).await?;
+        Ok(self.header_on(&endpoint, Which::Number(number)).await?.map(|header| header.at))
+    }
+
     async fn header_on(&self, endpoint: &Endpoint, which: Which<'_>) -> Result<Option<Header>, Failure> {
-        read_header(&self.rpc.one(endpoint, &block_call(which)).await?, which)
+        let header = read_header(&self.rpc.one(endpoint, &block_call(which)).await?, which)?;
+        match (&header, which) {
+            (Some(header), Which::Tag("latest")) => endpoint.saw_head(&header.at),
+            (Some(header), _) => endpoint.saw_block(&header.at),
+            (None, _) => {}
+        }
+        Ok(header)
     }
 
     /// Asks an endpoint once which chain it is on, before its answers are believed.
@@ -385,26 +406,19 @@ impl Chain for EvmChain {
     }
 
     async fn head(&self) -> Result<BlockRef, Error> {
-        let ask = |endpoint: Endpoint| async move {
-            self.prove(&endpoint).await?;
-            self.header_on(&endpoint, Which::Tag("latest")).await?.ok_or_else(no_head)
-        };
-        Ok(self.endpoints.run(Prefer::Current, ask).await?.at)
+        self.endpoints.run(Prefer::Current, |endpoint| self.head_of(endpoint)).await
     }
 
     async fn header(&self, number: u64) -> Result<Option<BlockRef>, Error> {
-        let ask = |endpoint: Endpoint| async move {
-            self.prove(&endpoint).await?;
-            self.header_on(&endpoint, Which::Number(number)).await
-        };
-        Ok(self.endpoints.run(Prefer::Current, ask).await?.map(|header| header.at))
+        self.endpoints.run(Prefer::Current, |endpoint| self.header_of(endpoint, number)).await
     }
 
     async fn blocks(&self, from: u64, limit: u32) -> Result<Vec<Block>, Error> {
         if limit == 0 {
             return Ok(Vec::new());
         }
-        let mut drafts = self.endpoints.run_from(from, |endpoint| self.read(endpoint, from, limit)).await?;
+        let read = self.endpoints.run_from(from, |endpoint| self.read(endpoint, from, limit));
+        let mut drafts = self.endpoints.looking_around(|endpoint| self.head_of(endpoint), read).await?;
         self.settle_doubts(&mut drafts, Prefer::Other).await?;
         Ok(drafts.into_iter().map(Draft::into_block).collect())
     }
@@ -471,8 +485,17 @@ impl Chain for EvmChain {
         parse_address(text)
     }
 
+    async fn witnesses(&self, block: &BlockRef) -> Result<Witnesses, Error> {
+        let number = block.number;
+        Ok(self.endpoints.witnesses(block, |endpoint| self.header_of(endpoint, number)).await)
+    }
+
     fn endpoints(&self) -> Vec<EndpointHealth> {
         self.endpoints.health()
+    }
+
+    fn pool(&self) -> PoolHealth {
+        self.endpoints.pool_health()
     }
 }
 

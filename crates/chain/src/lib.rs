@@ -15,6 +15,7 @@ mod balances;
 pub mod endpoints;
 pub mod evm;
 mod fee;
+mod health;
 mod notice_log;
 pub mod sandbox;
 mod second_reading;
@@ -29,6 +30,8 @@ pub use self::balances::{BALANCES_MAX, Balances, SINGLE_BALANCES_AT_ONCE};
 pub use self::fee::{Basis, Fee};
 pub use self::second_reading::{SECOND_READING_MAX, SecondReading};
 pub use self::transaction::{Attempted, Outcome, REASON_CHARS_MAX, Transaction};
+
+pub use self::health::{EndpointHealth, EndpointState, PoolHealth, Switch, Witnesses};
 
 /// What a network says of itself, to be compared with the configuration before money depends on it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -113,8 +116,15 @@ pub trait Chain: Send + Sync {
     /// Reads an address strictly: the form of this chain only, checksum verified where it has one.
     fn parse_address(&self, text: &str) -> Option<Address>;
 
+    /// Which independent endpoints show this block at its height. All that may be asked are asked
+    /// at once; those of one host are one witness. Whether that is enough is not decided here.
+    async fn witnesses(&self, block: &BlockRef) -> Result<Witnesses, Error>;
+
     /// How each endpoint is doing, in the order of the configuration, without secrets.
     fn endpoints(&self) -> Vec<EndpointHealth>;
+
+    /// Which of them is in use, and how it came to that.
+    fn pool(&self) -> PoolHealth;
 }
 
 fn check_state_addresses(addresses: &[Address]) -> Result<(), Error> {
@@ -127,21 +137,6 @@ fn check_state_addresses(addresses: &[Address]) -> Result<(), Error> {
 /// The addresses whose flag, in the same place, is set.
 fn blacklisted(addresses: &[Address], flags: &[Option<bool>]) -> Vec<Address> {
     addresses.iter().zip(flags).filter(|(_, flag)| **flag == Some(true)).map(|(address, _)| *address).collect()
-}
-
-/// How an endpoint is doing.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct EndpointHealth {
-    /// Scheme and host only: a path or a query may hold a provider key.
-    pub name: String,
-    /// False while it is being rested after failures or for its budget.
-    pub available: bool,
-    /// Calls made since the start.
-    pub calls: u64,
-    /// Calls that failed since the start.
-    pub failures: u64,
-    /// The last failure in words, without secrets.
-    pub last_error: Option<String>,
 }
 
 /// Why a chain did not answer. The question a caller has is: ask again, or not?

@@ -41,7 +41,10 @@ use self::file::BlockFile;
 use self::history::{History, Outcome};
 use crate::balances::check_addresses;
 use crate::second_reading::check_blocks;
-use crate::{Balances, Basis, Chain, EndpointHealth, Error, Fee, Identity, SecondReading, TokenState, Transaction, check_state_addresses};
+use crate::{
+    Balances, Basis, Chain, EndpointHealth, EndpointState, Error, Fee, Identity, PoolHealth, SecondReading, TokenState, Transaction,
+    Witnesses, check_state_addresses,
+};
 
 /// Blocks that stay readable when the chain is opened from a file, and after a trim.
 pub const BLOCKS_KEPT: usize = 2_000;
@@ -54,6 +57,9 @@ pub const FAUCET: Address = Address(*b"tidegate sandbox tap");
 
 /// The token of [`SandboxConfig::tron`] and [`SandboxConfig::evm`].
 pub const TOKEN: Address = Address(*b"tidegate sandbox usd");
+
+/// The name of its one endpoint.
+const NAME: &str = "sandbox";
 
 /// Which kind of real chain is played: how addresses are written and how blocks get their hashes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -753,14 +759,33 @@ impl Chain for SandboxChain {
         }
     }
 
+    async fn witnesses(&self, block: &BlockRef) -> Result<Witnesses, Error> {
+        let mut witnesses = Witnesses::default();
+        let list = match self.header(block.number).await {
+            Ok(Some(shown)) if shown.hash == block.hash => &mut witnesses.same,
+            Ok(Some(_)) => &mut witnesses.other,
+            Ok(None) | Err(_) => &mut witnesses.silent,
+        };
+        list.push(NAME.into());
+        Ok(witnesses)
+    }
+
     fn endpoints(&self) -> Vec<EndpointHealth> {
         let state = self.lock();
+        let available = !state.script.is_down();
         vec![EndpointHealth {
-            name: "sandbox".into(),
-            available: !state.script.is_down(),
+            name: NAME.into(),
+            available,
+            state: if available { EndpointState::Available } else { EndpointState::Resting { left: std::time::Duration::ZERO } },
+            score: if available { 100 } else { 0 },
             calls: state.calls.total(),
             failures: state.failures,
             last_error: state.last_error.clone(),
+            ..EndpointHealth::default()
         }]
+    }
+
+    fn pool(&self) -> PoolHealth {
+        PoolHealth::default()
     }
 }

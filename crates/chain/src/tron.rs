@@ -26,8 +26,10 @@ pub use self::wire::{Header, parse_header, parse_infos};
 use crate::balances::check_addresses;
 use crate::endpoints::{Endpoint, Endpoints, Failure, Prefer};
 use crate::second_reading::check_blocks;
-use crate::{Balances, Chain, EndpointHealth, Error, FLAGS_AT_ONCE, Fee, Identity, SecondReading, TokenState, Transaction};
-use crate::{abi, blacklisted, check_state_addresses};
+use crate::{
+    Balances, Chain, EndpointHealth, Error, FLAGS_AT_ONCE, Fee, Identity, PoolHealth, SecondReading, TokenState, Transaction, Witnesses,
+    abi, blacklisted, check_state_addresses,
+};
 
 /// The most blocks that one call of [`Chain::blocks`] reads.
 pub const BLOCKS_MAX: u32 = 100;
@@ -126,8 +128,24 @@ impl TronChain {
         parse_infos(&answer, &header, &self.config.token)
     }
 
+    async fn head_of(&self, endpoint: Endpoint) -> Result<BlockRef, Failure> {
+        self.prove(&endpoint).await?;
+        Ok(self.newest(&endpoint, View::Full).await?.ok_or_else(no_head)?.at)
+    }
+
+    async fn header_of(&self, endpoint: Endpoint, number: u64) -> Result<Option<BlockRef>, Failure> {
+        self.prove(&endpoint).await?;
+        Ok(self.numbered(&endpoint, View::Full, number).await?.map(|header| header.at))
+    }
+
     async fn newest(&self, endpoint: &Endpoint, view: View) -> Result<Option<Header>, Failure> {
-        parse_header(&endpoint.post(&view.path("getblock"), &json!({ "detail": false }), 1).await?)
+        let header = parse_header(&endpoint.post(&view.path("getblock"), &json!({ "detail": false }), 1).await?)?;
+        match (&header, view) {
+            (Some(header), View::Full) => endpoint.saw_head(&header.at),
+            (Some(header), View::Solid) => endpoint.saw_block(&header.at),
+            (None, _) => {}
+        }
+        Ok(header)
     }
 
     async fn numbered(&self, endpoint: &Endpoint, view: View, number: u64) -> Result<Option<Header>, Failure> {
@@ -137,7 +155,12 @@ impl TronChain {
             Some(header) if header.at.number != number => {
                 Err(Failure::transient(format!("asked for block {number}, got block {}", header.at.number)))
             }
-            header => Ok(header),
+            header => {
+                if let Some(header) = &header {
+                    endpoint.saw_block(&header.at);
+                }
+                Ok(header)
+            }
         }
     }
 
@@ -223,26 +246,19 @@ impl Chain for TronChain {
     }
 
     async fn head(&self) -> Result<BlockRef, Error> {
-        let ask = |endpoint: Endpoint| async move {
-            self.prove(&endpoint).await?;
-            self.newest(&endpoint, View::Full).await?.ok_or_else(no_head)
-        };
-        Ok(self.endpoints.run(Prefer::Current, ask).await?.at)
+        self.endpoints.run(Prefer::Current, |endpoint| self.head_of(endpoint)).await
     }
 
     async fn header(&self, number: u64) -> Result<Option<BlockRef>, Error> {
-        let ask = |endpoint: Endpoint| async move {
-            self.prove(&endpoint).await?;
-            self.numbered(&endpoint, View::Full, number).await
-        };
-        Ok(self.endpoints.run(Prefer::Current, ask).await?.map(|header| header.at))
+        self.endpoints.run(Prefer::Current, |endpoint| self.header_of(endpoint, number)).await
     }
 
     async fn blocks(&self, from: u64, limit: u32) -> Result<Vec<Block>, Error> {
         if limit == 0 {
             return Ok(Vec::new());
         }
-        self.endpoints.run_from(from, |endpoint| self.read(endpoint, from, limit)).await
+        let read = self.endpoints.run_from(from, |endpoint| self.read(endpoint, from, limit));
+        self.endpoints.looking_around(|endpoint| self.head_of(endpoint), read).await
     }
 
     async fn final_head(&self) -> Result<Option<BlockRef>, Error> {
@@ -305,8 +321,17 @@ impl Chain for TronChain {
         parse_address(text)
     }
 
+    async fn witnesses(&self, block: &BlockRef) -> Result<Witnesses, Error> {
+        let number = block.number;
+        Ok(self.endpoints.witnesses(block, |endpoint| self.header_of(endpoint, number)).await)
+    }
+
     fn endpoints(&self) -> Vec<EndpointHealth> {
         self.endpoints.health()
+    }
+
+    fn pool(&self) -> PoolHealth {
+        self.endpoints.pool_health()
     }
 }
 

@@ -15,6 +15,9 @@ const SLICE: Duration = Duration::from_secs(60 * 60);
 /// A burst may be as large as the requests of this much time.
 const BURST: Duration = Duration::from_secs(1);
 
+/// What is spent for speed or for looking, not for need, leaves this part of a day's budget.
+const RESERVE_DIVISOR: u64 = 5;
+
 /// The two budgets of one endpoint; both are optional.
 #[derive(Debug)]
 pub(super) struct Allowance {
@@ -40,6 +43,20 @@ impl Allowance {
         Ok(self.pace.as_mut().map_or(Duration::ZERO, |pace| pace.take(count, now)))
     }
 
+    /// True when `count` requests could go out at once and the day's reserve were still whole.
+    pub(super) fn may_spare(&mut self, count: u32, now: Instant) -> bool {
+        let pace = self.pace.as_ref().is_none_or(|pace| pace.wait(count, now).is_zero());
+        pace && self.day.as_mut().is_none_or(|day| {
+            let reserve = day.budget.wrapping_div(RESERVE_DIVISOR);
+            day.left(now) >= reserve.saturating_add(u64::from(count))
+        })
+    }
+
+    /// What is left of the day's budget; `None` without one.
+    pub(super) fn left(&mut self, now: Instant) -> Option<u64> {
+        self.day.as_mut().map(|day| day.left(now))
+    }
+
     /// How long the day's budget stays used up; `None` while there is some left.
     pub(super) fn exhausted_for(&mut self, now: Instant) -> Option<Duration> {
         self.day.as_mut().and_then(|day| day.exhausted_for(1, now))
@@ -55,9 +72,19 @@ struct Pace {
 
 impl Pace {
     fn take(&mut self, count: u32, now: Instant) -> Duration {
+        let wait = self.wait(count, now);
+        self.paid_until = self.after(count, now);
+        wait
+    }
+
+    fn wait(&self, count: u32, now: Instant) -> Duration {
+        self.after(count, now).saturating_duration_since(now).saturating_sub(BURST)
+    }
+
+    /// Until when requests will have been paid for with `count` more.
+    fn after(&self, count: u32, now: Instant) -> Instant {
         let from = self.paid_until.max(now);
-        self.paid_until = from.checked_add(self.each.saturating_mul(count)).unwrap_or(from);
-        self.paid_until.saturating_duration_since(now).saturating_sub(BURST)
+        from.checked_add(self.each.saturating_mul(count)).unwrap_or(from)
     }
 }
 
@@ -87,7 +114,7 @@ impl Day {
     /// let through on an empty ring, or it would wait for ever.
     fn exhausted_for(&mut self, count: u64, now: Instant) -> Option<Duration> {
         self.turn(now);
-        let mut used: u64 = self.used.iter().fold(0, |sum, used| sum.saturating_add(*used));
+        let mut used = self.used();
         if used == 0 || used.saturating_add(count) <= self.budget {
             return None;
         }
@@ -102,6 +129,15 @@ impl Day {
             wait = wait.saturating_add(SLICE);
         }
         Some(wait)
+    }
+
+    fn left(&mut self, now: Instant) -> u64 {
+        self.turn(now);
+        self.budget.saturating_sub(self.used())
+    }
+
+    fn used(&self) -> u64 {
+        self.used.iter().fold(0, |sum, used| sum.saturating_add(*used))
     }
 
     fn turn(&mut self, now: Instant) {
@@ -163,5 +199,20 @@ mod tests {
         let mut allowance = allowance(0, 10, start);
         assert_eq!(allowance.take(50, start), Ok(Duration::ZERO));
         assert!(allowance.take(1, start).is_err());
+    }
+
+    #[tokio::test]
+    async fn what_is_not_needed_leaves_a_fifth_of_the_day() {
+        let start = Instant::now();
+        let mut allowance = allowance(10, 100, start);
+        assert_eq!((allowance.left(start), allowance.may_spare(10, start)), (Some(100), true));
+        assert!(!allowance.may_spare(11, start), "it never waits");
+        assert_eq!(allowance.take(80, start), Ok(Duration::from_secs(7)));
+        let later = start + HOUR;
+        assert_eq!((allowance.left(later), allowance.may_spare(1, later)), (Some(20), false));
+        assert_eq!(allowance.take(20, later), Ok(Duration::from_secs(1)), "what is needed may have the rest");
+        assert_eq!(allowance.left(later), Some(0));
+        let unmetered = &mut super::tests::allowance(0, 0, start);
+        assert_eq!((unmetered.left(start), unmetered.may_spare(1_000, start)), (None, true));
     }
 }

@@ -8,7 +8,7 @@ use axum::body::Bytes;
 use axum::http::{HeaderMap, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use serde_json::Value;
-use tidegate_chain::endpoints::{EndpointConfig, Endpoints};
+use tidegate_chain::endpoints::{EndpointConfig, Endpoints, Hedging};
 use tidegate_rules::block::Network;
 use url::Url;
 
@@ -79,10 +79,11 @@ async fn respond(answer: Answer) -> Response {
     }
 }
 
-/// A pool over servers, in this order, without chance in its back-off.
+/// A pool over servers, in this order, without chance in its back-off, and without hedges, or a
+/// busy machine would change who is asked.
 pub(crate) fn pool(servers: &[&Server]) -> Endpoints {
     let configs = servers.iter().map(|server| config(server)).collect();
-    Endpoints::new(&Network::new("testnet"), configs, Box::new(|| 0)).unwrap()
+    Endpoints::new(&Network::new("testnet"), configs, Box::new(|| 0)).unwrap().with_hedging(Hedging::Off)
 }
 
 pub(crate) fn config(server: &Server) -> EndpointConfig {

@@ -296,7 +296,7 @@ fn every_error_shape_is_an_error() {
                 Failure::Transient { rest: None, .. } => "transient".into(),
                 Failure::Transient { rest: Some(rest), .. } => format!("transient, {} s", rest.as_secs()),
                 Failure::Permanent(_) => "permanent".into(),
-                Failure::Behind(_) => "behind".into(),
+                Failure::Behind(_) | Failure::Spent(_) => "behind".into(),
             };
             assert_eq!(found, expected.trim(), "{name}");
         }

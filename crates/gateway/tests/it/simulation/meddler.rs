@@ -6,7 +6,9 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 
 use tidegate_chain::sandbox::SandboxChain;
-use tidegate_chain::{Balances, Chain, EndpointHealth, Error, Fee, Identity, SecondReading, TokenState, Transaction};
+use tidegate_chain::{
+    Balances, Chain, EndpointHealth, Error, Fee, Identity, PoolHealth, SecondReading, TokenState, Transaction, Witnesses,
+};
 use tidegate_rules::block::{Address, Block, BlockRef, Hash};
 
 use super::world::PAYER;
@@ -148,7 +150,20 @@ impl Chain for Meddled {
         self.chain.parse_address(text)
     }
 
+    fn witnesses<'a, 'c, 'b>(&'a self, block: &'c BlockRef) -> Answer<'b, Witnesses>
+    where
+        'a: 'b,
+        'c: 'b,
+        Self: 'b,
+    {
+        self.chain.witnesses(block)
+    }
+
     fn endpoints(&self) -> Vec<EndpointHealth> {
         self.chain.endpoints()
+    }
+
+    fn pool(&self) -> PoolHealth {
+        self.chain.pool()
     }
 }
