@@ -87,13 +87,25 @@ impl Heads {
         if let Some(seen) = self.seen.get_mut(index) {
             *seen = Some(Seen { head: *head, at: now, highest, forked, behind, lagging_since });
         }
-        self.saw_block(head);
+        self.remember(head);
         self.compare(now);
         step
     }
 
-    /// Notes a block that an endpoint has, wherever it is, and that block's parent.
-    pub(super) fn saw_block(&mut self, block: &BlockRef) {
+    /// Notes a block that an endpoint has, wherever it is.
+    pub(super) fn saw_block(&mut self, index: usize, block: &BlockRef) {
+        let forked = self.is_known(block.number) && !self.knows(block.number, block.hash);
+        if let Some(seen) = self.seen.get_mut(index).and_then(Option::as_mut).filter(|_| forked) {
+            // What it showed above that height was of the branch that it has left.
+            if seen.highest.number >= block.number {
+                seen.highest = *block;
+            }
+        }
+        self.remember(block);
+    }
+
+    /// Remembers a block and its parent.
+    fn remember(&mut self, block: &BlockRef) {
         for known in [(block.number.checked_sub(1), block.parent), (Some(block.number), block.hash)] {
             let (Some(number), hash) = known else { continue };
             if self.knows(number, hash) {
@@ -195,7 +207,7 @@ mod tests {
             // A follower reads what is below the head, so heights are known.
             for below in head.number.saturating_sub(9)..head.number {
                 if words[1] == "a" && words[3] == "on" {
-                    heads.saw_block(&block(below, branch.chars().next().unwrap(), 100));
+                    heads.saw_block(0, &block(below, branch.chars().next().unwrap(), 100));
                 }
             }
             let step = heads.saw_head(usize::from(words[1] == "b"), &head, now);
@@ -244,11 +256,22 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_fork_that_is_met_below_the_head_is_no_lag_either() {
+        let now = Instant::now();
+        let mut heads = Heads::new(1);
+        heads.saw_head(0, &block(105, 'x', 100), now);
+        heads.saw_block(0, &block(104, 'y', 100));
+        heads.saw_block(0, &block(103, 'y', 100));
+        assert_eq!(heads.saw_head(0, &block(104, 'y', 100), now), Step::Back);
+        assert_eq!(heads.place(0, now).behind, 0);
+    }
+
+    #[tokio::test]
     async fn what_is_remembered_is_bounded() {
         let mut heads = Heads::new(1);
         for number in 0..5_000 {
             heads.saw_head(0, &block(number, 'x', 0), Instant::now());
-            heads.saw_block(&block(number, 'y', 0));
+            heads.saw_block(0, &block(number, 'y', 0));
         }
         assert_eq!(heads.known.len(), KNOWN_MAX);
     }

@@ -141,7 +141,7 @@ impl Slot {
     }
 
     pub(super) fn saw_block(&self, block: &BlockRef) {
-        lock(&self.heads).saw_block(block);
+        lock(&self.heads).saw_block(self.index, block);
     }
 
     pub(super) fn quote(&self, text: &str) -> String {

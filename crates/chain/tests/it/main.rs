@@ -3,12 +3,18 @@
 //! Nothing here sleeps to wait for something. Where time must pass, the test moves tokio's clock.
 
 mod anvil;
+mod choice;
+mod endpoints;
 mod endpoints;
 mod evm;
+mod evm;
+mod evm_node;
 mod evm_node;
 mod evm_questions;
+mod hedge;
 mod server;
 mod tron;
 mod tron_node;
 mod tron_questions;
 mod vectors;
+mod witness;
