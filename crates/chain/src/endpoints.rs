@@ -251,8 +251,8 @@ impl Endpoints {
     {
         let current = self.current();
         let found = match self.consider() {
+            Some((chosen, reason)) => self.move_to(chosen, &reason, current, &operation).await?,
             None => None,
-            Some((chosen, reason)) => self.move_to(chosen, reason, current, &operation).await?,
         };
         let found = match found {
             Some(found) => found,
@@ -298,22 +298,33 @@ impl Endpoints {
         self.slots.len()
     }
 
-    /// Reads on the endpoint that a move goes to. `None` when that proves nothing: it failed, or
-    /// it was chosen for being ahead and does not have the next block.
-    async fn move_to<T, F, Fut>(&self, chosen: Move, reason: String, current: usize, operation: &F) -> Result<Option<Vec<T>>, Error>
+    /// Reads on the endpoint that a move goes to, or where it fails on the others as ever. `None`
+    /// when that endpoint was chosen for being ahead and does not have the next block: anybody can
+    /// show a high number, to have the blocks is proof.
+    async fn move_to<T, F, Fut>(&self, chosen: Move, reason: &str, current: usize, operation: &F) -> Result<Option<Vec<T>>, Error>
     where
         F: Fn(Endpoint) -> Fut,
         Fut: Future<Output = Result<Vec<T>, Failure>>,
     {
-        let order = self.slots.get(chosen.to()).cloned().into_iter().collect();
-        let Ok(served) = self.attempt(order, Hedging::Off, operation).await else { return Ok(None) };
-        // Anybody can show a high number; to have the blocks is proof.
+        let (mut order, others): (Vec<_>, Vec<_>) =
+            self.order(Prefer::Current, current).into_iter().partition(|slot| slot.index == chosen.to());
+        order.extend(others);
+        let served = self.attempt(order, self.hedging, operation).await;
+        let is_there = served.as_ref().is_ok_and(|served| served.index == chosen.to());
+        let lags = self.slots.get(chosen.to()).is_some_and(|slot| slot.place(Instant::now()).lagging.is_some());
+        if !is_there || lags {
+            lock(&self.course).stayed(chosen, Instant::now());
+        }
+        let served = served?;
+        if !is_there {
+            self.keep(current, &served);
+            return Ok(Some(served.value));
+        }
         if matches!(chosen, Move::Lagging { .. }) && served.value.is_empty() {
             return Ok(None);
         }
-        let lags = self.slots.get(chosen.to()).is_some_and(|slot| slot.place(Instant::now()).lagging.is_some());
         if !lags {
-            self.switch(current, chosen.to(), Some(chosen), &reason);
+            self.switch(current, chosen.to(), Some(chosen), reason);
         }
         Ok(Some(served.value))
     }

@@ -4,7 +4,7 @@
 //! is worse than any of them. It is left when it lags, or when its score has stayed clearly below
 //! another's. An endpoint that the operator named earlier is returned to once it has been well
 //! for a while, because that is the one he pays for, or runs himself, and chose with care; a return
-//! that does not last makes the next one wait twice as long.
+//! that fails or does not last makes the next one wait twice as long.
 //!
 //! Pure bookkeeping: the time is an argument.
 
@@ -123,6 +123,14 @@ impl Course {
             .map(|(to, _)| Move::Return { to });
         self.worse_since = worse_since.map(|(_, since)| since);
         lagging.or(better).or(back)
+    }
+
+    /// Notes that a move was tried and led nowhere: the next return waits twice as long, from now.
+    pub(super) fn stayed(&mut self, tried: Move, now: Instant) {
+        if matches!(tried, Move::Return { .. }) {
+            self.since = now;
+            self.return_after = self.return_after.saturating_mul(2).min(RETURN_AFTER_MAX);
+        }
     }
 
     /// Notes that `to` is in use now. `from` is what was in use when the operation began: somebody

@@ -320,6 +320,10 @@ impl Drop for Run {
         let now = Instant::now();
         let mut state = self.slot.lock();
         state.breaker.left(self.ticket);
+        if self.errand == Errand::Look {
+            // A look is given up only when its answer has not come in good time.
+            state.outcomes.failed(now);
+        }
         if self.errand.is_timed() {
             state.operations.note_at_least(self.took(now), now);
         }

@@ -5,10 +5,7 @@
 mod anvil;
 mod choice;
 mod endpoints;
-mod endpoints;
 mod evm;
-mod evm;
-mod evm_node;
 mod evm_node;
 mod evm_questions;
 mod hedge;
