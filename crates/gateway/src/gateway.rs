@@ -18,6 +18,7 @@ use tidegate_vault::{Binding, Sealed};
 use tokio::sync::{Semaphore, broadcast, watch};
 
 use crate::balances;
+use crate::cache::Cache;
 use crate::clock;
 use crate::config::{Config, NetworkConfig};
 use crate::dev::Sandbox;
@@ -28,7 +29,7 @@ use crate::orders;
 use crate::pool::Pool;
 use crate::problem::Problem;
 use crate::quotes;
-use crate::safe::{self, StatsCache};
+use crate::safe;
 use crate::store::{MerchantRow, Store, StoreError};
 
 /// How many signals a slow listener may miss before it is told that it missed some.
@@ -60,8 +61,8 @@ pub struct Gateway {
     pub vault: Keyring,
     /// The free wallets.
     pub pool: Pool,
-    /// The pool in numbers, as they were last counted.
-    pub stats: StatsCache,
+    /// Answers that are good for a while, for showing.
+    pub cache: Cache,
     /// False on the sandbox and on testnets.
     pub livemode: bool,
     /// The simulated chains, where `tidegate dev` runs them.
@@ -206,11 +207,13 @@ impl Gateway {
             })
             .collect();
         let pool = Pool::new(config.pool.max_concurrent);
+        // Names the database to Redis: the same for all its processes, and nobody else's.
+        let cache = Cache::new(config.redis_url.as_ref(), &vault.fingerprint(b"installation"));
         Arc::new(Self {
             config,
             store,
             vault,
-            stats: StatsCache::default(),
+            cache,
             pool,
             livemode,
             sandbox,

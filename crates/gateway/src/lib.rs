@@ -11,6 +11,7 @@
 pub mod alerts;
 pub mod backup;
 pub mod balances;
+pub mod cache;
 pub mod cli;
 pub mod clock;
 pub mod config;

@@ -2,23 +2,23 @@
 //! integrity, alerts, the audit log. Each change is stored together with its row in the log.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::json;
 use tidegate_chain::STATE_ADDRESSES_MAX;
 use tidegate_rules::alert::{AlertKind, AlertStatus};
 use tidegate_rules::audit::{Action, Head, Verifier};
-use tidegate_rules::block::Address;
+use tidegate_rules::block::{Address, Network};
 use tidegate_rules::changes::{AlertChange, Changes, NewAlert, NewAudit, WalletChange, WalletMove};
 use tidegate_rules::id::{AlertId, EventId, MerchantId, SourceId, WalletId};
 use tidegate_rules::time::Time;
 use tidegate_rules::wallet::{self, Illegal, LeaseFact, RiskLevel, WalletStatus, queue_rank};
 use tidegate_vault::{KeySource, OsEntropy, Sealed, Wallet};
-use tokio::time::Instant;
 use utoipa::ToSchema;
 
+use crate::cache::Cached;
 use crate::clock;
 use crate::gateway::{Gateway, NetworkPart};
 use crate::keyring::setting_binding;
@@ -26,16 +26,13 @@ use crate::people::Doer;
 use crate::problem::Problem;
 use crate::sources::{self, Branch};
 use crate::start::Sorry;
-use crate::store::{AlertRow, Commit, SourceRow, StoreError, WalletRow};
+use crate::store::{AlertRow, Commit, SourceRow, Store, StoreError, WalletRow};
 
 /// How often a decision is made again after somebody else's commit was first.
 const ATTEMPTS: usize = 8;
 
 /// How many wallets are read for one step of a check of all.
 const STEP: i64 = 500;
-
-/// How long the numbers of the pool are kept.
-pub const STATS_KEPT: Duration = Duration::from_secs(180);
 
 /// How long after the start the whole pool and the audit log are checked first.
 pub const FIRST_CHECK: Duration = Duration::from_secs(600);
@@ -145,7 +142,7 @@ pub async fn rename(gateway: &Gateway, id: WalletId, name: &str, doer: &Doer) ->
 }
 
 /// The pool in numbers.
-#[derive(Clone, Debug, Serialize, ToSchema)]
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct Stats {
     /// When they were counted; they are kept for three minutes.
     counted_at: String,
@@ -154,7 +151,7 @@ pub struct Stats {
 }
 
 /// The wallets of a network in numbers.
-#[derive(Clone, Debug, Serialize, ToSchema)]
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct NetworkStats {
     /// The network.
     #[schema(example = "tron")]
@@ -162,36 +159,27 @@ pub struct NetworkStats {
     /// All of them.
     total: i64,
     /// By status.
-    status: BTreeMap<&'static str, i64>,
+    status: BTreeMap<String, i64>,
 }
-
-/// Numbers that were counted lately.
-#[derive(Default)]
-pub struct StatsCache(Mutex<Option<(Instant, Arc<Stats>)>>);
 
 /// How many wallets of each network have each status? Counted at most every three minutes.
 ///
 /// # Errors
 /// When the store does not answer.
 pub async fn stats(gateway: &Gateway) -> Result<Arc<Stats>, Problem> {
-    let kept = |cache: &StatsCache| cache.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone();
-    if let Some((at, stats)) = kept(&gateway.stats)
-        && at.elapsed() < STATS_KEPT
-    {
-        return Ok(stats);
+    let count = count(gateway.store.clone(), gateway.networks().keys().cloned().collect());
+    Ok(gateway.cache.get(Cached::PoolStats, "all", count).await?.value)
+}
+
+async fn count(store: Store, networks: Vec<Network>) -> Result<Stats, Problem> {
+    let counted_at = clock::now().to_string();
+    let none = || WalletStatus::ALL.iter().map(|status| (status.name().to_owned(), 0)).collect();
+    let mut counts: BTreeMap<String, BTreeMap<String, i64>> = networks.iter().map(|name| (name.to_string(), none())).collect();
+    for count in store.wallet_counts().await? {
+        counts.entry(count.network.to_string()).or_default().insert(count.status.name().to_owned(), count.count);
     }
-    let mut networks: BTreeMap<String, BTreeMap<&'static str, i64>> = gateway
-        .networks()
-        .keys()
-        .map(|name| (name.to_string(), WalletStatus::ALL.iter().map(|status| (status.name(), 0)).collect()))
-        .collect();
-    for count in gateway.store.wallet_counts().await? {
-        networks.entry(count.network.to_string()).or_default().insert(count.status.name(), count.count);
-    }
-    let networks = networks.into_iter().map(|(network, status)| NetworkStats { network, total: status.values().sum(), status }).collect();
-    let stats = Arc::new(Stats { counted_at: clock::now().to_string(), networks });
-    *gateway.stats.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some((Instant::now(), Arc::clone(&stats)));
-    Ok(stats)
+    let networks = counts.into_iter().map(|(network, status)| NetworkStats { network, total: status.values().sum(), status }).collect();
+    Ok(Stats { counted_at, networks })
 }
 
 /// What a check of a wallet found.

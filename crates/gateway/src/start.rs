@@ -271,7 +271,9 @@ pub async fn gateway(config: Config, migrate: Migrate) -> Result<Arc<Gateway>, S
 pub async fn checked_gateway(config: Config, migrate: Migrate) -> Result<Arc<Gateway>, Sorry> {
     let gateway = gateway(config, migrate).await?;
     let chains = gateway.networks().iter().map(|(name, part)| (name.clone(), Arc::clone(&part.chain))).collect();
-    check_identities(&gateway.config, &chains).await?;
+    // Connects to Redis, so that the log says from the start how it does; nothing depends on it.
+    let (checked, _) = tokio::join!(check_identities(&gateway.config, &chains), gateway.cache.redis());
+    checked?;
     Ok(gateway)
 }
 

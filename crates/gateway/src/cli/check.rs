@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use serde_json::json;
 
 use super::terminal::say;
+use crate::cache::{Cache, RedisHealth};
 use crate::clock;
 use crate::config::Config;
 use crate::start::{self, Sorry};
@@ -39,6 +40,15 @@ pub(super) async fn run(config: Config, as_json: bool) -> Result<ExitCode, Sorry
             store.close().await;
         }
         Err(error) => find("database".into(), Err(error.to_string())),
+    }
+    if let Some(url) = &config.redis_url {
+        let health = Cache::new(Some(url), "check").redis().await;
+        let outcome = match health {
+            RedisHealth::Healthy => Ok(format!("{url} answers and takes what is written")),
+            RedisHealth::Degraded(reason) => Err(format!("{url} {reason}")),
+            RedisHealth::Unused => Err("is not used".to_owned()),
+        };
+        find("redis".into(), outcome);
     }
     let chains = start::chains(&config)?;
     for network in &config.networks {

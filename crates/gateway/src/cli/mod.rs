@@ -121,9 +121,6 @@ fn read_config(args: &ConfigArgs, flags: Overrides) -> Result<Config, Sorry> {
     for warning in &config.warnings {
         tracing::warn!("{warning}");
     }
-    if config.redis_url.is_some() {
-        tracing::warn!("REDIS_URL is set, but this version keeps its caches in the process");
-    }
     if config.metrics.addr.is_some() {
         tracing::warn!("METRICS_ADDR is set, but this version serves no metrics");
     }

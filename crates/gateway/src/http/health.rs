@@ -8,6 +8,7 @@ use serde_json::{Map, Value, json};
 use tidegate_rules::time::{Span, Time};
 
 use super::App;
+use crate::cache::RedisHealth;
 use crate::clock;
 use crate::gateway::{NetworkHealth, NetworkPart};
 
@@ -55,12 +56,22 @@ async fn blockchain(State(app): State<App>) -> (StatusCode, Json<Value>) {
         })
     };
     let grades: Vec<u8> = details.values().map(grade).collect();
-    details.insert("redis".into(), json!({ "status": "unused" }));
+    let redis = app.gateway.cache.redis().await;
+    let redis_rests = matches!(redis, RedisHealth::Degraded(_));
+    details.insert(
+        "redis".into(),
+        match redis {
+            RedisHealth::Unused => json!({ "status": "unused" }),
+            RedisHealth::Healthy => json!({ "status": "healthy" }),
+            RedisHealth::Degraded(reason) => json!({ "status": "degraded", "reason": reason }),
+        },
+    );
     details.insert("database".into(), json!({ "status": if database { "healthy" } else { "unhealthy" } }));
-    // One chain's trouble does not hide the others: unhealthy is when none works.
+    // One chain's trouble does not hide the others: unhealthy is when none works. Without Redis
+    // everything works.
     let status = match (database, grades.iter().min(), grades.iter().max()) {
         (false, ..) | (true, Some(2), _) => "unhealthy",
-        (true, _, Some(0) | None) => "healthy",
+        (true, _, Some(0) | None) if !redis_rests => "healthy",
         _ => "degraded",
     };
     let code = if status == "unhealthy" { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::OK };

@@ -1,12 +1,12 @@
 //! Black-box tests: the real `tidegate` process on real ground (Anvil, SQLite, PostgreSQL,
-//! Chromium), driven from outside through what `docs/api.md` promises and nothing else.
+//! Redis, Chromium), driven from outside through what `docs/api.md` promises and nothing else.
 //!
 //! First come the actors: [`anvil`] a chain, [`gateway`] the program under test, [`receiver`] a
-//! shop's webhook listener, [`api`] a client, [`postgres`] a database server, [`shop`] all of them
-//! set up together. Then the stories, one module a subject. No test sleeps to let something
-//! happen: it waits for what it wants to see ([`wait::eventually`]) and fails with the last thing
-//! it saw. Every process has a port of its own choosing, a directory of its own, and dies with its
-//! test.
+//! shop's webhook listener, [`api`] a client, [`postgres`] a database server, [`redis`] a cache,
+//! [`shop`] all of them set up together. Then the stories, one module a subject. No test sleeps to
+//! let something happen: it waits for what it wants to see ([`wait::eventually`]) and fails with the
+//! last thing it saw. Every process has a port of its own choosing, a directory of its own, and dies
+//! with its test.
 
 #![allow(
     clippy::disallowed_methods,
@@ -33,10 +33,12 @@ mod gateway;
 mod postgres;
 mod process;
 mod receiver;
+mod redis;
 mod shop;
 mod wait;
 
 mod api_errors;
+mod cache;
 mod checkout_browser;
 mod dev;
 mod kill;

@@ -57,6 +57,20 @@ pub fn postgres_bin() -> PathBuf {
     initdb.parent().unwrap().to_owned()
 }
 
+/// The Redis server, or what `TIDEGATE_REDIS_SERVER` says.
+pub fn redis_server() -> PathBuf {
+    found(
+        std::env::var_os("TIDEGATE_REDIS_SERVER").map(PathBuf::from),
+        || ["/usr/bin/redis-server", "/usr/local/bin/redis-server", "/opt/homebrew/bin/redis-server"].map(PathBuf::from).to_vec(),
+        "redis-server",
+    )
+}
+
+/// Its command line, which is installed with it.
+pub fn redis_cli() -> PathBuf {
+    redis_server().with_file_name("redis-cli")
+}
+
 fn found(told: Option<PathBuf>, usual: impl FnOnce() -> Vec<PathBuf>, name: &str) -> PathBuf {
     let places = told.map_or_else(usual, |path| vec![path]);
     places.iter().find(|path| path.is_file()).unwrap_or_else(|| panic!("no {name} at {places:?}: run scripts/install-test-tools")).clone()
