@@ -30,11 +30,14 @@ CREATE TABLE jobs (
 );
 
 -- What providers said about transactions: each said once, looked at from a queue.
+CREATE TABLE chain_messages (
+    id TEXT PRIMARY KEY,
+    received_at BIGINT NOT NULL
+);
 CREATE TABLE chain_hints (
     id TEXT PRIMARY KEY,
     network TEXT NOT NULL,
     tx_hash TEXT NOT NULL,
-    received_at BIGINT NOT NULL,
     tries BIGINT NOT NULL,
     due_at BIGINT NOT NULL,
     done_at BIGINT

@@ -10,6 +10,7 @@
 mod again;
 mod reconcile;
 mod suspect;
+mod trouble;
 mod work;
 
 use std::collections::{BTreeSet, HashMap, HashSet};
@@ -37,6 +38,7 @@ use crate::store::{Commit, NetworkRow, OrderRow, StoreError, WalletRow, marks};
 
 pub use again::{Scanned, scan};
 pub use reconcile::run as reconcile;
+pub use trouble::{AHEAD_MAX, watch as watch_networks};
 pub use work::transfer_change;
 use work::{Work, recorded_of};
 
@@ -149,6 +151,11 @@ struct Follower {
     epoch: i64,
     empty_polls: u32,
     final_asked: Option<Instant>,
+    /// The newest final block that an endpoint showed, whether we applied it or not.
+    final_shown: Option<BlockRef>,
+    /// When the endpoints were last compared, and how often in a row they showed different blocks.
+    compared: Option<Instant>,
+    differed: u32,
     /// The chain and its token have shown to be those of the configuration.
     identified: bool,
     /// Which block waiting for its second reading comes first.
@@ -168,6 +175,9 @@ impl Follower {
             epoch: 0,
             empty_polls: 0,
             final_asked: None,
+            final_shown: None,
+            compared: None,
+            differed: 0,
             identified: false,
             reread_turn: 0,
             differing: HashSet::new(),
@@ -214,6 +224,7 @@ impl Follower {
         };
         let then = self.advance(&mut row).await?;
         self.ask_final(&mut row).await?;
+        self.look_around(&mut row).await?;
         let settled = self.settle(&row).await?;
         self.row = Some(row);
         Ok(if settled == Then::GoOn { Then::GoOn } else { then })
@@ -245,6 +256,7 @@ impl Follower {
             tip: first.number,
             peak: first.number,
             finalized: None,
+            floor: None,
             halted: None,
         };
         // A conflict means that another process was first; either way the store knows now.
@@ -403,6 +415,7 @@ impl Follower {
         }
         self.final_asked = Some(Instant::now());
         let Some(shown) = self.part.chain.final_head().await? else { return Ok(()) };
+        self.final_shown = Some(shown);
         // Final is believed only for a block that we applied ourselves.
         let ours = row.recent.iter().rev().find(|block| block.number == shown.number);
         if ours.is_some_and(|ours| ours.hash == shown.hash) && row.finalized.is_none_or(|known| known < shown.number) {
@@ -441,7 +454,7 @@ impl Follower {
                 let tip = mark(&block.at);
                 heads.insert(
                     row.name.clone(),
-                    Head { tip, peak: row.peak.max(tip.number), finalized: row.finalized, floor: None, marks: Arc::clone(&all_marks) },
+                    Head { tip, peak: row.peak.max(tip.number), finalized: row.finalized, floor: row.floor, marks: Arc::clone(&all_marks) },
                 );
                 work.step(&self.gateway, &std::mem::take(&mut touched), &heads, now, &mut changes).await?;
             }
@@ -561,9 +574,13 @@ impl Follower {
                     continue;
                 }
             };
+            let agreed = self.is_agreed(&block, &again, changes, now).await;
             let shown: HashMap<TransferKey, &Transfer> = again.transfers.iter().map(|transfer| (transfer.key, transfer)).collect();
             let unreadable: BTreeSet<TransferKey> = again.unreadable.iter().map(|log| log.key).collect();
             for key in keys.iter().copied() {
+                if !agreed && shown.get(&key).is_some_and(|transfer| self.needs_agreement(transfer)) {
+                    continue;
+                }
                 let there = work.prove(&row.name, key, |payment| {
                     unreadable.contains(&key)
                         || shown.get(&key).is_some_and(|transfer| {
@@ -616,7 +633,7 @@ impl Follower {
 /// What a stored row says of the chain.
 fn head_of(row: &NetworkRow, marks: Arc<[Mark]>) -> Option<Head> {
     let tip = row.recent.last()?;
-    Some(Head { tip: mark(tip), peak: row.peak, finalized: row.finalized, floor: None, marks })
+    Some(Head { tip: mark(tip), peak: row.peak, finalized: row.finalized, floor: row.floor, marks })
 }
 
 /// The kept blocks after a step.
@@ -645,6 +662,7 @@ fn cursor(row: &NetworkRow, rewind_to: Option<u64>, blocks: Vec<BlockRef>, forge
         tip,
         peak: row.peak.max(tip),
         finalized: row.finalized,
+        floor: row.floor,
         halted: row.halted.clone(),
         blocks,
         forget_below,

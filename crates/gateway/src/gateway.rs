@@ -23,6 +23,7 @@ use crate::clock;
 use crate::config::{Config, NetworkConfig};
 use crate::dev::Sandbox;
 use crate::follow;
+use crate::hints;
 use crate::keyring::Keyring;
 use crate::notify;
 use crate::orders;
@@ -297,6 +298,8 @@ impl Gateway {
             loops.spawn(follow::reconcile(Arc::clone(&self), Arc::clone(part), stop.clone()));
         }
         loops.spawn(notify::run(Arc::clone(&self), stop.clone()));
+        loops.spawn(hints::run(Arc::clone(&self), stop.clone()));
+        loops.spawn(follow::watch_networks(Arc::clone(&self), stop.clone()));
         loops.spawn(quotes::keep_fees(Arc::clone(&self), stop.clone()));
         loops.spawn(balances::run(Arc::clone(&self), stop.clone()));
         loops.spawn(keep_safe(Arc::clone(&self), stop.clone()));

@@ -19,6 +19,7 @@ pub mod demo;
 pub mod dev;
 pub mod follow;
 pub mod gateway;
+pub mod hints;
 pub mod http;
 pub mod keyring;
 pub mod notify;

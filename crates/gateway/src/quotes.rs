@@ -81,7 +81,7 @@ pub async fn transaction(gateway: &Arc<Gateway>, part: &Arc<NetworkPart>, hash: 
             Ok::<_, Problem>(Said { standing: known.standing, block: known.block })
         }
     };
-    let said = gateway.cache.get(Cached::TransactionStatus, &key, load).await?.value;
+    let said = gateway.cache.get(Cached::TransactionStatus, &key, Box::pin(load)).await?.value;
     if let Some(known) = transactions::known(gateway, part, hash).await? {
         return Ok(known);
     }

@@ -23,6 +23,16 @@ pub enum AlertKind {
     RereadDiffers,
     /// Money was found that the first reading of its block had missed; it is recorded now.
     TransferMissed,
+    /// A network's finality lags or its endpoints disagree: money there waits until it is final.
+    NetworkInTrouble,
+    /// A large amount waits for a second endpoint to show its block.
+    AgreementMissing,
+    /// The newest block is older than the network may lag: it takes no new order.
+    NetworkBehind,
+    /// The newest block's time is ahead of this machine's clock.
+    HeadAhead,
+    /// The endpoint in use was left for another.
+    EndpointLeft,
     /// A wallet holds more or less than the records of its transfers explain.
     BalanceDiffers,
     /// A wallet's address does not match its tag: somebody edited the database.
@@ -64,6 +74,11 @@ names!(AlertKind:
     NetworkHalted "network_halted",
     RereadDiffers "reread_differs",
     TransferMissed "transfer_missed",
+    NetworkInTrouble "network_in_trouble",
+    AgreementMissing "agreement_missing",
+    NetworkBehind "network_behind",
+    HeadAhead "head_ahead",
+    EndpointLeft "endpoint_left",
     BalanceDiffers "balance_differs",
     AddressTampered "address_tampered",
     WebhookFailed "webhook_failed",
@@ -88,7 +103,16 @@ impl AlertKind {
     pub const fn comes_back(self) -> bool {
         matches!(
             self,
-            Self::NetworkHalted | Self::AddressTampered | Self::PoolExhausted | Self::PoolLow | Self::KeyDoesNotOpen | Self::AuditBroken
+            Self::NetworkHalted
+                | Self::NetworkInTrouble
+                | Self::NetworkBehind
+                | Self::HeadAhead
+                | Self::EndpointLeft
+                | Self::AddressTampered
+                | Self::PoolExhausted
+                | Self::PoolLow
+                | Self::KeyDoesNotOpen
+                | Self::AuditBroken
         )
     }
 
@@ -103,12 +127,15 @@ impl AlertKind {
     #[must_use]
     pub const fn severity(self) -> Severity {
         match self {
-            Self::UnusualAmount | Self::DustFlood => Severity::Info,
+            Self::UnusualAmount | Self::DustFlood | Self::EndpointLeft => Severity::Info,
             Self::StrayMoney
             | Self::LateMoney
             | Self::ExpiredUnderpaid
             | Self::UnreadableLog
             | Self::WebhookFailed
+            | Self::AgreementMissing
+            | Self::NetworkBehind
+            | Self::HeadAhead
             | Self::PoolLow
             | Self::PayerBlacklisted => Severity::Warning,
             Self::PaymentReverted
@@ -116,6 +143,7 @@ impl AlertKind {
             | Self::RereadDiffers
             | Self::TransferMissed
             | Self::BalanceDiffers
+            | Self::NetworkInTrouble
             | Self::AddressTampered
             | Self::PoolExhausted
             | Self::MoneyLeft
@@ -227,10 +255,21 @@ mod tests {
         let of = |severity: Severity| {
             AlertKind::ALL.iter().filter(|kind| kind.severity() == severity).map(|kind| kind.name()).collect::<Vec<_>>()
         };
-        assert_eq!(of(Severity::Info), ["unusual_amount", "dust_flood"]);
+        assert_eq!(of(Severity::Info), ["endpoint_left", "unusual_amount", "dust_flood"]);
         assert_eq!(
             of(Severity::Warning),
-            ["stray_money", "late_money", "expired_underpaid", "unreadable_log", "webhook_failed", "pool_low", "payer_blacklisted"]
+            [
+                "stray_money",
+                "late_money",
+                "expired_underpaid",
+                "unreadable_log",
+                "agreement_missing",
+                "network_behind",
+                "head_ahead",
+                "webhook_failed",
+                "pool_low",
+                "payer_blacklisted"
+            ]
         );
         assert!(Severity::Info < Severity::Warning && Severity::Warning < Severity::Critical);
     }

@@ -11,7 +11,7 @@ use crate::block::{Address, BlockRef, Hash, Network};
 use crate::id::{AlertId, DeliveryId, EventId, MerchantId, OrderId, SourceId, Subject, TransferId, WalletId};
 use crate::lease::Lease;
 use crate::notify::EventType;
-use crate::order::{Order, Payment};
+use crate::order::{Depth, Order, Payment};
 use crate::time::Time;
 use crate::wallet::{RiskLevel, WalletKind, WalletStatus, names};
 
@@ -254,6 +254,8 @@ pub struct Cursor {
     pub peak: u64,
     /// The highest final height.
     pub finalized: Option<u64>,
+    /// How deep money must be buried at least, while the network is in trouble.
+    pub floor: Option<Depth>,
     /// Why the network is halted, if it is.
     pub halted: Option<String>,
 }

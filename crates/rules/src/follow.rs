@@ -5,6 +5,8 @@
 //! fetches, adds the answer and asks again.
 
 use crate::block::BlockRef;
+use crate::order::Depth;
+use crate::time::Span;
 
 /// What to do next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -131,4 +133,24 @@ fn rewind(to: u64, final_number: Option<u64>) -> Next {
         return Next::Halt(Halt::FinalReverted);
     }
     Next::Rewind(to)
+}
+/// What a network shows of its own health, as far as settling depends on it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Trouble {
+    /// How far the final head is behind the newest block, in block time; `None` where the chain
+    /// calls no block final.
+    pub final_lag: Option<Span>,
+    /// Endpoints show different blocks at one height, and go on doing so.
+    pub heads_differ: bool,
+}
+
+/// How deep money must be buried at least now, whatever the terms of its order say: until it is
+/// final while the network is in trouble, and by the terms alone while it is well.
+///
+/// It rises at `final_lag_max` and falls again at three quarters of it, so that it does not flutter.
+#[must_use]
+pub fn floor(before: Option<Depth>, trouble: Trouble, final_lag_max: Span) -> Option<Depth> {
+    let lag = trouble.final_lag.unwrap_or(Span::ZERO);
+    let bears = if before.is_some() { final_lag_max.millis().saturating_mul(3).wrapping_div(4) } else { final_lag_max.millis() };
+    (trouble.heads_differ || lag.millis() > bears).then_some(Depth::Final)
 }

@@ -124,9 +124,6 @@ fn read_config(args: &ConfigArgs, flags: Overrides) -> Result<Config, Sorry> {
     if config.metrics.addr.is_some() {
         tracing::warn!("METRICS_ADDR is set, but this version serves no metrics");
     }
-    for network in config.networks.iter().filter(|network| network.webhook_secret.is_some()) {
-        tracing::warn!(network = %network.name, "webhook_secret is set, but this version takes no hints from providers: it reads every block anyway");
-    }
     Ok(config)
 }
 

@@ -1,19 +1,21 @@
 //! Is it alive, is it ready, and how do its chains do?
 
+use std::time::Duration;
+
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::routing::get;
 use axum::{Json, Router};
 use serde_json::{Map, Value, json};
+use tidegate_chain::EndpointHealth;
 use tidegate_rules::time::{Span, Time};
 
 use super::App;
 use crate::cache::RedisHealth;
 use crate::clock;
+use crate::follow::AHEAD_MAX;
 use crate::gateway::{NetworkHealth, NetworkPart};
-
-/// A head this far ahead of our clock is worth a look.
-const AHEAD_MAX: Span = Span::from_secs(15);
+use crate::orders;
 
 pub fn routes() -> Router<App> {
     Router::new().route("/health/live", get(live)).route("/health/ready", get(ready)).route("/health/blockchain", get(blockchain))
@@ -83,18 +85,22 @@ fn network(part: &NetworkPart, now: Time) -> Value {
     let health = part.health(now);
     let ahead = state.newest.is_some_and(|newest| newest > now.plus(AHEAD_MAX));
     let failing = state.failing.is_some();
+    let in_trouble = state.head.as_ref().is_some_and(|head| head.floor.is_some());
     let status = match health {
-        NetworkHealth::Following if ahead || failing => "degraded",
+        NetworkHealth::Following if ahead || failing || in_trouble => "degraded",
         NetworkHealth::Following => "healthy",
         NetworkHealth::Starting | NetworkHealth::Lagging => "degraded",
         NetworkHealth::Unreachable | NetworkHealth::Halted => "unhealthy",
     };
-    let endpoints: Vec<Value> = part
-        .chain
-        .endpoints()
-        .into_iter()
-        .map(|endpoint| json!({ "name": endpoint.name, "available": endpoint.available, "calls": endpoint.calls, "failures": endpoint.failures, "last_error": endpoint.last_error }))
+    let endpoints: Vec<Value> = part.chain.endpoints().iter().map(endpoint).collect();
+    let pool = part.chain.pool();
+    let switches: Vec<Value> = pool
+        .switches
+        .iter()
+        .map(|switch| json!({ "from": switch.from, "to": switch.to, "reason": switch.reason, "at": before(now, switch.age) }))
         .collect();
+    let in_use = endpoints.get(pool.current).and_then(|endpoint| endpoint.get("name")).cloned();
+    let floor = state.head.as_ref().and_then(|head| head.floor);
     json!({
         "status": status,
         "following": health.name(),
@@ -103,6 +109,38 @@ fn network(part: &NetworkPart, now: Time) -> Value {
         "lag_seconds": part.lag(now).map(Span::secs),
         "halted": state.halted,
         "last_failure": state.failing,
+        "floor": floor.map(orders::Required::from),
+        "reconciled": state.reconciled,
+        "endpoint": in_use,
+        "switches": pool.switches_total,
+        "last_switches": switches,
         "endpoints": endpoints,
     })
+}
+
+/// An endpoint by scheme and host; a key of a provider is in neither.
+fn endpoint(endpoint: &EndpointHealth) -> Value {
+    json!({
+        "name": endpoint.name,
+        "available": endpoint.available,
+        "state": endpoint.state.name(),
+        "score": endpoint.score,
+        "head": endpoint.head.map(|head| head.number),
+        "blocks_behind": endpoint.behind,
+        "lagging_seconds": endpoint.lagging_for.map(|lagging| lagging.as_secs()),
+        "calls": endpoint.calls,
+        "failures": endpoint.failures,
+        "failures_in_row": endpoint.failures_in_row,
+        "latency_ms": endpoint.latency_mean_ms,
+        "latency_p90_ms": endpoint.latency_bound_ms,
+        "requests_left_today": endpoint.requests_left,
+        "hedges": endpoint.hedges,
+        "hedges_won": endpoint.hedges_won,
+        "last_error": endpoint.last_error,
+    })
+}
+
+/// The time so long before now.
+fn before(now: Time, age: Duration) -> String {
+    now.minus(Span::from_millis(u64::try_from(age.as_millis()).unwrap_or(0))).to_string()
 }

@@ -8,6 +8,7 @@ mod auth;
 mod chain;
 mod docs;
 mod health;
+mod hooks;
 mod idempotency;
 mod pay;
 mod request;
@@ -69,6 +70,7 @@ fn router(app: App) -> Router {
         .merge(api)
         .merge(health::routes())
         .merge(pay::routes())
+        .merge(hooks::routes())
         .with_state(app)
         .merge(docs::pages(document))
         .fallback(|| async { Problem::not_found("page or call") })

@@ -281,7 +281,7 @@ pub fn view(gateway: &Gateway, row: &OrderRow, heads: &Heads) -> OrderView {
         plan_id: row.details.plan_id.clone(),
         merchant_order_id: row.details.merchant_order_id.clone(),
         confirmations: order::confirmations(order, &payments, heads),
-        confirmations_required: order.current.as_ref().map(|network| order.terms.depth(network).into()),
+        confirmations_required: order.current.as_ref().map(|network| demanded(order, network, heads).into()),
         checkout_url: checkout_url(gateway, row.id),
         payment_uri: current.and_then(|option| option.payment_uri.clone()),
         callback_url: row.details.callback_url.clone(),
@@ -295,6 +295,13 @@ pub fn view(gateway: &Gateway, row: &OrderRow, heads: &Heads) -> OrderView {
         transfers: row.transfers.iter().map(|transfer| transfer_view(gateway, transfer, heads)).collect(),
         payment_options: options,
     }
+}
+
+/// How deep money must be buried now: as the order's terms say, or deeper while its network is in
+/// trouble.
+fn demanded(order: &order::Order, network: &Network, heads: &Heads) -> Depth {
+    let depth = order.terms.depth(network);
+    heads.get(network).and_then(|head| head.floor).map_or(depth, |floor| floor.max(depth))
 }
 
 /// A recorded transfer as the API shows it.

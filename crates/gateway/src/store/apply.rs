@@ -167,23 +167,25 @@ async fn move_cursor(db: &mut AnyConnection, cursor: &Cursor) -> Applied {
     let network = cursor.network.as_str();
     let moved = match cursor.version {
         Some(version) => sqlx::query(
-            "UPDATE networks SET tip = $1, peak = $2, finalized = $3, halted = $4, version = version + 1 WHERE name = $5 AND version = $6",
+            "UPDATE networks SET tip = $1, peak = $2, finalized = $3, halted = $4, floor = $5, version = version + 1 WHERE name = $6 AND version = $7",
         )
         .bind(height(cursor.tip))
         .bind(height(cursor.peak))
         .bind(cursor.finalized.map(height))
         .bind(&cursor.halted)
+        .bind(cursor.floor.map(depth_text))
         .bind(network)
         .bind(version)
         .execute(&mut *db)
         .await?,
         None => {
-            sqlx::query("INSERT INTO networks (name, tip, peak, finalized, halted, version) VALUES ($1, $2, $3, $4, $5, 1)")
+            sqlx::query("INSERT INTO networks (name, tip, peak, finalized, halted, floor, version) VALUES ($1, $2, $3, $4, $5, $6, 1)")
                 .bind(network)
                 .bind(height(cursor.tip))
                 .bind(height(cursor.peak))
                 .bind(cursor.finalized.map(height))
                 .bind(&cursor.halted)
+                .bind(cursor.floor.map(depth_text))
                 .execute(&mut *db)
                 .await?
         }
@@ -373,6 +375,14 @@ async fn change_wallet(db: &mut AnyConnection, change: &WalletChange) -> Applied
         }
     };
     Ok(one(&result))
+}
+
+/// A depth as one word: `19`, `final`.
+pub(super) fn depth_text(depth: Depth) -> String {
+    match depth {
+        Depth::Blocks(blocks) => blocks.to_string(),
+        Depth::Final => "final".to_owned(),
+    }
 }
 
 /// The terms' depths as JSON: `{"tron":19,"ethereum":"final"}`.

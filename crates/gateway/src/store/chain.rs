@@ -5,14 +5,14 @@ use std::collections::HashMap;
 use sqlx::Row as _;
 use sqlx::any::AnyRow;
 use tidegate_rules::amount::Raw;
-use tidegate_rules::block::Network;
+use tidegate_rules::block::{Hash, Network};
 use tidegate_rules::books::{self, Difference};
 use tidegate_rules::id::{JobId, WalletId};
 use tidegate_rules::time::Time;
 
 use super::Store;
 use super::read::{IN_MAX, Where};
-use super::rows::{Found, WalletRow, named, number, parse, parse_some, time, wallet};
+use super::rows::{Found, WalletRow, named, network, number, parse, parse_some, small, time, wallet};
 
 /// What a wallet held once.
 #[derive(Clone, Debug)]
@@ -83,6 +83,19 @@ impl JobStatus {
     fn from_name(name: &str) -> Option<Self> {
         [Self::Running, Self::Done, Self::Failed].into_iter().find(|status| status.name() == name)
     }
+}
+
+/// A transaction that somebody named.
+#[derive(Clone, Debug)]
+pub struct HintRow {
+    /// Its id: network and hash.
+    pub id: String,
+    /// Where.
+    pub network: Network,
+    /// Its hash.
+    pub hash: Hash,
+    /// How often it was looked for.
+    pub tries: u32,
 }
 
 fn balance(row: &AnyRow) -> Found<BalanceRow> {
@@ -214,5 +227,64 @@ impl Store {
             .fetch_optional(&self.readers)
             .await?;
         row.as_ref().map(job).transpose()
+    }
+
+    /// Takes in a message that names transactions, all or nothing; false when it was taken before.
+    /// What is named already and not done stays where it is in the queue.
+    pub async fn put_hints(&self, name: &Network, message: &str, hashes: &[Hash], now: Time) -> Found<bool> {
+        let mut transaction = self.readers.begin().await?;
+        let new = sqlx::query("INSERT INTO chain_messages (id, received_at) VALUES ($1, $2) ON CONFLICT (id) DO NOTHING")
+            .bind(format!("{name}/{message}"))
+            .bind(now.millis())
+            .execute(&mut *transaction)
+            .await?;
+        if new.rows_affected() == 0 {
+            return Ok(false);
+        }
+        for hash in hashes {
+            sqlx::query(
+                "INSERT INTO chain_hints (id, network, tx_hash, tries, due_at) VALUES ($1, $2, $3, 0, $4) \
+                 ON CONFLICT (id) DO UPDATE SET tries = 0, due_at = excluded.due_at, done_at = NULL WHERE chain_hints.done_at IS NOT NULL",
+            )
+            .bind(format!("{name}/{hash}"))
+            .bind(name.as_str())
+            .bind(hash.to_string())
+            .bind(now.millis())
+            .execute(&mut *transaction)
+            .await?;
+        }
+        transaction.commit().await?;
+        Ok(true)
+    }
+
+    /// Which named transactions are to be looked at now, oldest first?
+    pub async fn due_hints(&self, now: Time, limit: i64) -> Found<Vec<HintRow>> {
+        let rows = sqlx::query("SELECT * FROM chain_hints WHERE done_at IS NULL AND due_at <= $1 ORDER BY due_at LIMIT $2")
+            .bind(now.millis())
+            .bind(limit)
+            .fetch_all(&self.readers)
+            .await?;
+        rows.iter()
+            .map(|row| {
+                Ok(HintRow {
+                    id: row.try_get("id")?,
+                    network: network(row, "network")?,
+                    hash: parse(row, "tx_hash")?,
+                    tries: small(row, "tries")?,
+                })
+            })
+            .collect()
+    }
+
+    /// Notes that a named transaction was looked at: done, or to be looked at again then.
+    pub async fn put_hint(&self, id: &str, tries: u32, next: Option<Time>, now: Time) -> Found<()> {
+        sqlx::query("UPDATE chain_hints SET tries = $1, due_at = COALESCE($2, due_at), done_at = $3 WHERE id = $4")
+            .bind(i64::from(tries))
+            .bind(next.map(Time::millis))
+            .bind(next.is_none().then_some(now.millis()))
+            .bind(id)
+            .execute(&self.readers)
+            .await?;
+        Ok(())
     }
 }

@@ -22,7 +22,7 @@ use tidegate_rules::changes::Changes;
 use tidegate_rules::time::Time;
 use tokio::sync::{mpsc, oneshot};
 
-pub use chain::{BalanceRow, JobRow, JobStatus};
+pub use chain::{BalanceRow, HintRow, JobRow, JobStatus};
 pub use read::{OrderFilter, TransferFilter, WalletFilter};
 pub use rows::{
     ApiKeyRow, DueDelivery, EventRow, KeptAnswerRow, MerchantRow, NetworkRow, OrderRow, TransferRow, WalletCount, WalletRow, is_consistent,
@@ -204,6 +204,8 @@ impl Store {
         const DAY: i64 = 86_400_000;
         let (week_ago, day_ago) = (now.millis().saturating_sub(7 * DAY), now.millis().saturating_sub(DAY));
         sqlx::query("DELETE FROM idempotency_keys WHERE created_at < $1").bind(week_ago).execute(&self.readers).await?;
+        sqlx::query("DELETE FROM chain_messages WHERE received_at < $1").bind(week_ago).execute(&self.readers).await?;
+        sqlx::query("DELETE FROM chain_hints WHERE done_at < $1").bind(week_ago).execute(&self.readers).await?;
         sqlx::query("DELETE FROM commits WHERE at < $1").bind(day_ago).execute(&self.readers).await?;
         Ok(())
     }

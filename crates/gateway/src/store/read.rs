@@ -19,7 +19,7 @@ use super::StoreError;
 use super::apply::height;
 use super::rows::{
     ApiKeyRow, DueDelivery, EventRow, Found, KeptAnswerRow, MerchantRow, NetworkRow, OrderRow, TransferRow, WalletCount, WalletRow,
-    address, event, lease, named, network, number, number_some, order_row, parse, time, transfer, wallet,
+    address, depth_of, event, lease, named, network, number, number_some, order_row, parse, time, transfer, wallet,
 };
 
 /// How many values one `IN (…)` holds.
@@ -167,7 +167,7 @@ impl Store {
 
     /// Where is the follower of this network? `None` for one never seen.
     pub async fn network(&self, name: &Network) -> Found<Option<NetworkRow>> {
-        let Some(row) = sqlx::query("SELECT peak, finalized, halted, version FROM networks WHERE name = $1")
+        let Some(row) = sqlx::query("SELECT peak, finalized, halted, floor, version FROM networks WHERE name = $1")
             .bind(name.as_str())
             .fetch_optional(&self.readers)
             .await?
@@ -187,6 +187,7 @@ impl Store {
             peak: number(&row, "peak")?,
             finalized: number_some(&row, "finalized")?,
             halted: row.try_get("halted")?,
+            floor: row.try_get::<Option<String>, _>("floor")?.map(|text| depth_of(&text)).transpose()?,
             version: row.try_get("version")?,
             recent,
         }))

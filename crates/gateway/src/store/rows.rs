@@ -60,6 +60,8 @@ pub struct NetworkRow {
     pub finalized: Option<u64>,
     /// Why it is halted.
     pub halted: Option<String>,
+    /// How deep money must be buried at least, while it is in trouble.
+    pub floor: Option<Depth>,
     /// The row's version.
     pub version: i64,
     /// The blocks that are kept, oldest first; the last is the tip. Never empty.
@@ -386,6 +388,14 @@ pub(super) fn event(row: &AnyRow) -> Found<EventRow> {
 enum StoredDepth {
     Blocks(u32),
     Word(String),
+}
+
+/// Reads a depth that is one word.
+pub(super) fn depth_of(text: &str) -> Found<Depth> {
+    match text {
+        "final" => Ok(Depth::Final),
+        _ => text.parse().map(Depth::Blocks).map_err(|_| StoreError::corrupt("floor", text)),
+    }
 }
 
 /// A confirmation as the database holds it.

@@ -317,7 +317,18 @@ fn blocks(parent: Option<&BlockRef>, first: u64, count: u64) -> Vec<BlockRef> {
 
 fn cursor(version: Option<i64>, blocks: Vec<BlockRef>) -> Cursor {
     let tip = blocks.last().map_or(0, |block| block.number);
-    Cursor { network: tron(), version, rewind_to: None, blocks, forget_below: None, tip, peak: tip, finalized: None, halted: None }
+    Cursor {
+        network: tron(),
+        version,
+        rewind_to: None,
+        blocks,
+        forget_below: None,
+        tip,
+        peak: tip,
+        finalized: None,
+        floor: None,
+        halted: None,
+    }
 }
 
 fn order_change(id: OrderId, version: i64, order: Order) -> OrderChange {
@@ -1607,11 +1618,12 @@ async fn a_rewind_forgets_the_branch(ground: Ground) {
     refused(&store, Changes { cursor: Some(cursor(Some(1), blocks(first.get(2), 8, 2))), ..Changes::default() }).await;
 
     let branch = blocks(first.get(2), 8, 2);
-    let rewound = Cursor { rewind_to: Some(7), peak: 10, halted: Some("why".into()), ..cursor(Some(1), branch.clone()) };
+    let rewound =
+        Cursor { rewind_to: Some(7), peak: 10, floor: Some(Depth::Final), halted: Some("why".into()), ..cursor(Some(1), branch.clone()) };
     done(&store, Changes { cursor: Some(rewound), ..Changes::default() }).await;
     let kept: Vec<BlockRef> = first[..3].iter().chain(&branch).copied().collect();
     let found = store.network(&tron()).await.unwrap().unwrap();
-    assert_eq!((found.recent, found.peak, found.halted.as_deref()), (kept.clone(), 10, Some("why")));
+    assert_eq!((found.recent, found.peak, found.floor, found.halted.as_deref()), (kept.clone(), 10, Some(Depth::Final), Some("why")));
 
     let next = blocks(branch.last(), 10, 1);
     let forgetting = Cursor { forget_below: Some(7), ..cursor(Some(2), next.clone()) };

@@ -5,7 +5,8 @@
 
 use tidegate_rules::block::{BlockRef, Hash};
 use tidegate_rules::follow::{self, Halt, Next};
-use tidegate_rules::time::Time;
+use tidegate_rules::order::Depth;
+use tidegate_rules::time::{Span, Time};
 
 /// The blocks of a drawn chain: a block's hash is made of everything up to it.
 fn chain(drawn: &str) -> Vec<BlockRef> {
@@ -188,5 +189,31 @@ fn every_small_fork() {
                 }
             }
         }
+    }
+}
+
+/// Money waits until it is final while the chain's finality lags or its endpoints disagree.
+#[test]
+fn the_floor_rises_in_trouble_and_falls_again() {
+    let minutes = |minutes: u64| Span::from_secs(minutes * 60);
+    let table: [(Option<u64>, bool, &str); 10] = [
+        (Some(1), false, "-"),
+        (Some(5), false, "-"),
+        (Some(6), false, "final"),
+        // Not before it is well below.
+        (Some(5), false, "final"),
+        (Some(4), false, "final"),
+        (Some(3), false, "-"),
+        (Some(1), true, "final"),
+        (Some(1), false, "-"),
+        (None, false, "-"),
+        (None, true, "final"),
+    ];
+    let mut floor = None;
+    for (step, (lag, heads_differ, expected)) in table.into_iter().enumerate() {
+        let trouble = follow::Trouble { final_lag: lag.map(minutes), heads_differ };
+        floor = follow::floor(floor, trouble, minutes(5));
+        assert_eq!(floor.map_or("-", |_| "final"), expected, "step {step}");
+        assert!(floor.is_none_or(|floor| floor == Depth::Final));
     }
 }
