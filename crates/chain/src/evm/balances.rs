@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use tidegate_rules::amount::Raw;
 use tidegate_rules::block::Address;
 
-use super::rpc::{Call, Meaning, RpcError, Told};
+use super::rpc::{Call, Meaning, Told};
 use super::{EvmChain, Which, block_call, format_address, hex, no_head, read_header, wire};
 use crate::abi;
 use crate::balances::{BALANCE_OF, Balances, GET_BLOCK_NUMBER, SINGLE_BALANCES_AT_ONCE, Unanswered};
@@ -79,13 +79,16 @@ impl EvmChain {
             return Ok(found);
         }
         let no_deployless = self.lore.get(endpoint.index()).map(|lore| &lore.balances.no_deployless);
-        let untried = no_deployless.is_none_or(|no| !no.load(Ordering::Relaxed));
-        if untried && let Some(values) = self.by_creation(&endpoint, addresses, at, &mut calls).await? {
-            return Ok(Balances { at, values, calls });
+        let mut refused = None;
+        if no_deployless.is_none_or(|no| !no.load(Ordering::Relaxed)) {
+            match self.by_creation(&endpoint, addresses, at, &mut calls).await? {
+                Ok(values) => return Ok(Balances { at, values, calls }),
+                Err(why) => refused = Some(why),
+            }
         }
         let values = self.one_by_one(&endpoint, addresses, at, &mut calls).await?;
         // Only now is it known that the endpoint was well and did not like that way of asking.
-        if let Some(no_deployless) = no_deployless {
+        if let (Some(no_deployless), Some(Refused::NotOffered)) = (no_deployless, refused) {
             no_deployless.store(true, Ordering::Relaxed);
         }
         Ok(Balances { at, values, calls })
@@ -119,7 +122,7 @@ impl EvmChain {
     async fn by_multicall(&self, endpoint: &Endpoint, addresses: &[Address], at: At, calls: &mut u32) -> Result<Option<Balances>, Failure> {
         let call = eth_call(Some(&MULTICALL3), &aggregate(&MULTICALL3, &self.config.token, addresses), at);
         count(calls, 1);
-        let Some(answer) = accepted(self.rpc.one(endpoint, &call).await?)? else { return Ok(None) };
+        let Ok(answer) = accepted(self.rpc.one(endpoint, &call).await?)? else { return Ok(None) };
         match read_aggregate(&answer, addresses.len()) {
             Ok((seen, values)) => {
                 let at = if let At::Number(number) = at { number } else { seen };
@@ -129,19 +132,27 @@ impl EvmChain {
         }
     }
 
-    /// `None` when the endpoint does not do such a thing.
-    async fn by_creation(&self, endpoint: &Endpoint, addresses: &[Address], at: u64, calls: &mut u32) -> Result<Option<Vec<Raw>>, Failure> {
+    async fn by_creation(
+        &self,
+        endpoint: &Endpoint,
+        addresses: &[Address],
+        at: u64,
+        calls: &mut u32,
+    ) -> Result<Result<Vec<Raw>, Refused>, Failure> {
         let call = eth_call(None, &deployless(&self.config.token, addresses), At::Number(at));
         count(calls, 1);
-        let Some(answer) = accepted(self.rpc.one(endpoint, &call).await?)? else { return Ok(None) };
+        let answer = match accepted(self.rpc.one(endpoint, &call).await?)? {
+            Ok(answer) => answer,
+            Err(refused) => return Ok(Err(refused)),
+        };
         match read_deployless(&answer, addresses.len()) {
             // A node that answers of another block than it was asked for. (A number far off is of
             // another chain's block, and says nothing.)
             Ok((Some(seen), _)) if seen != at && seen.abs_diff(at) <= FOREIGN_BLOCKS => {
                 Err(Failure::Behind(format!("asked for balances at block {at}, got some of block {seen}")))
             }
-            Ok((_, values)) => Ok(Some(values)),
-            Err(Unanswered::Garbled) => Ok(None),
+            Ok((_, values)) => Ok(Ok(values)),
+            Err(Unanswered::Garbled) => Ok(Err(Refused::NotOffered)),
             Err(unanswered) => Err(unanswered.failure(addresses, format_address)),
         }
     }
@@ -164,14 +175,26 @@ impl EvmChain {
     }
 }
 
-/// The bytes of a call that was answered; `None` when the endpoint refused this call and may well
-/// serve a smaller or simpler one. An endpoint that is busy, behind or locked serves none.
-fn accepted(told: Told) -> Result<Option<Vec<u8>>, Failure> {
-    let refused = |error: &RpcError| matches!(error.meaning(), Meaning::TooMuch | Meaning::Other);
+/// Why an endpoint did not make a call that asks for much at once.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Refused {
+    /// It does not do such a thing.
+    NotOffered,
+    /// It gave up in the middle. The next time it may be quicker.
+    TooSlow,
+}
+
+/// The bytes of a call that was answered, or that the endpoint refused this call and may well serve
+/// a smaller or simpler one. An endpoint that is busy, behind or locked serves none.
+fn accepted(told: Told) -> Result<Result<Vec<u8>, Refused>, Failure> {
     match told {
-        Ok(returned) => wire::read_bytes(returned.get()).map(Some),
-        Err(error) if refused(&error) => Ok(None),
-        Err(error) => Err(error.failure("eth_call")),
+        Ok(returned) => wire::read_bytes(returned.get()).map(Ok),
+        Err(error) if !matches!(error.meaning(), Meaning::TooMuch | Meaning::Other) => Err(error.failure("eth_call")),
+        Err(error) => {
+            let text = error.message.to_ascii_lowercase();
+            let slow = ["timeout", "timed out", "time out"].iter().any(|words| text.contains(words));
+            Ok(Err(if slow { Refused::TooSlow } else { Refused::NotOffered }))
+        }
     }
 }
 

@@ -428,6 +428,47 @@ mod tests {
     }
 
     #[test]
+    fn recorded_receipts_of_one_transaction() {
+        let read = |name: &str| {
+            let result = recorded(&format!("eth_getTransactionReceipt__{name}"))["result"].to_string();
+            let of = recorded(&format!("eth_getTransactionReceipt__{name}"))["result"]["transactionHash"].as_str().map(str::to_owned);
+            let of = of.map_or(Hash([1; 32]), |of| of.parse().unwrap());
+            Receipt::read(&result, of).unwrap().map(|receipt| (receipt.number, receipt.gas_used, receipt.succeeded, receipt.logs.len()))
+        };
+        for name in ["get-dynamic-fee", "get-access-list", "get-blob-tx", "get-setcode-tx"] {
+            let result = recorded(&format!("eth_getTransactionReceipt__{name}"))["result"].clone();
+            let number = quantity(result["blockNumber"].as_str().unwrap()).unwrap();
+            let gas = quantity(result["gasUsed"].as_str().unwrap()).unwrap();
+            let logs = result["logs"].as_array().unwrap().len();
+            assert_eq!(read(name), Some((number, gas, result["status"] == "0x1", logs)), "{name}");
+            assert!(Receipt::read(&result.to_string(), Hash([1; 32])).is_err(), "{name}: of another transaction");
+        }
+        assert_eq!(read("get-notfound-tx"), None);
+        let old = recorded("eth_getTransactionReceipt__get-legacy-receipt")["result"].clone();
+        let of = old["transactionHash"].as_str().unwrap().parse().unwrap();
+        assert!(Receipt::read(&old.to_string(), of).is_err(), "from before there was a status");
+
+        // One of mainnet, of the token, that approves and transfers nothing.
+        let path = format!("{}/tests/data/evm/mainnet_eth_getTransactionReceipt_usdt_alloy.json", env!("CARGO_MANIFEST_DIR"));
+        let text = std::fs::read_to_string(path).unwrap();
+        let of = "21f6554c28453a01e7276c1db2fc1695bb512b170818bfa98fa8136433100616".parse().unwrap();
+        let receipt = Receipt::read(&text, of).unwrap().unwrap();
+        let at = header(receipt.number, &receipt.block.to_string());
+        let usdt = Address(hex::decode_to_array("dac17f958d2ee523a2206206994597c13d831ec7").unwrap());
+        let found = receipt.found(&at, &usdt).unwrap();
+        assert_eq!((receipt.succeeded, found.logs, found.transfers.len()), (true, 0, 0));
+        let transfer = text.replace("8c5be1e5ebec7d5bd14f71427d1e84f3dd0314c0f7b2291e5b200ac8c7c3b925", TRANSFER_TOPIC);
+        let found = Receipt::read(&transfer, of).unwrap().unwrap().found(&at, &usdt).unwrap();
+        assert_eq!(found.transfers.len(), 1, "with its topic made into Transfer it is one");
+    }
+
+    #[test]
+    fn a_recorded_history_of_fees() {
+        let history = FeeHistory::read(&recorded("eth_feeHistory__fee-history")["result"].to_string()).unwrap().unwrap();
+        assert_eq!((history.next_base_fee, history.tip), (0x342a_385a, Some(1)));
+    }
+
+    #[test]
     fn a_bloom_filter_allows_what_is_in_the_receipt() {
         let path = format!("{}/tests/data/evm/mainnet_eth_getTransactionReceipt_usdt_alloy.json", env!("CARGO_MANIFEST_DIR"));
         let receipt: Value = serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();

@@ -96,6 +96,25 @@ async fn a_balance_that_is_missing_fails_them_all() {
     }
 }
 
+#[tokio::test]
+async fn a_node_that_was_too_slow_once_is_asked_for_many_again() {
+    // What a node says to the creation, and the requests of that time and of the next.
+    for (message, now, next) in [("execution aborted (timeout = 5s)", 24, 2), ("contract creation is not allowed", 24, 21)] {
+        let node = node().await;
+        let (addresses, values) = holders(&node, 20);
+        node.with(|state| state.deployless = true);
+        node.instead(move |method, params| {
+            let creation = method == "eth_call" && params[0]["to"].is_null();
+            creation.then(|| json!({ "error": { "code": -32_000, "message": message } }))
+        });
+        let chain = chain(&[&node]);
+        let found = chain.balances(&addresses).await.unwrap();
+        assert_eq!((found.values, found.calls), (values, now), "{message}");
+        node.with(|state| state.instead = None);
+        assert_eq!(chain.balances(&addresses).await.unwrap().calls, next, "{message}");
+    }
+}
+
 /// A server that keeps every `balanceOf` waiting until ten of them are there.
 #[tokio::test]
 async fn one_by_one_means_ten_at_once_and_no_more() {

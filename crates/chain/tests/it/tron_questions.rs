@@ -354,12 +354,13 @@ async fn a_second_reading_is_of_the_blocks_asked_for_or_says_what_stands_there()
     assert_eq!(again.iter().map(shown).collect::<Vec<_>>(), ["101: 1", "102: 0", "103 replaced true", "104 replaced true"]);
 
     // Silence is no emptiness, and infos of another time are none of this block's.
-    let times: [(&str, fn(&mut Value)); 3] = [
+    type Change = (&'static str, fn(&mut Value));
+    let changes: [Change; 3] = [
         ("silent", |infos| *infos = json!([])),
         ("of another block", |infos| infos[0]["blockNumber"] = json!(102)),
         ("of another time", |infos| infos[0]["blockTimeStamp"] = json!(time_of(99))),
     ];
-    for (name, change) in times {
+    for (name, change) in changes {
         let node = node().await;
         node.with(|state| change(&mut state.blocks.get_mut(&103).unwrap().1));
         assert_eq!(told(&chain(&[&node]).second_reading(&refs).await), "transient", "{name}");
