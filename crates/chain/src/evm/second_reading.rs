@@ -1,14 +1,14 @@
-//! Reads settled blocks again. Another endpoint than the one that read them first is asked for all
-//! logs of the token by range, topics unnamed: two requests for a whole chain of blocks. The
-//! endpoint that read them first, should there be no other, is asked for the receipts of each block
-//! instead, which are not found by its index of logs: one request a block.
+//! Reads settled blocks again: all logs of the token by range, topics unnamed, two requests for a
+//! whole chain of blocks. Another endpoint than the one that read them first is asked, should there
+//! be one; else the first one, by this other way, and one of the blocks by its receipts. (All of
+//! them would be gigabytes a day. Blocks that hold money of ours are read by receipts anyway, by
+//! [`Chain::reread`](crate::Chain::reread).)
 //!
 //! One header proves them all: each block names its parent by hash, so where the last of them
 //! stands, all of them stand. It is asked for together with the logs, and looked at first.
 
 use std::sync::atomic::Ordering;
 
-use futures_util::{StreamExt, TryStreamExt, stream};
 use serde_json::json;
 use tidegate_rules::block::BlockRef;
 
@@ -17,19 +17,12 @@ use super::wire::{self, Header};
 use super::{EvmChain, Which, block_call, format_address, hex, read_header};
 use crate::endpoints::{Endpoint, Failure};
 use crate::second_reading::{SecondReading, same};
-use crate::transfer_log::Found;
-
-/// How many blocks' receipts are under way at once: a full block has megabytes of them.
-const RECEIPTS_AT_ONCE: usize = 4;
 
 impl EvmChain {
     pub(super) async fn second_reading_on(&self, endpoint: Endpoint, blocks: &[BlockRef]) -> Result<Vec<SecondReading>, Failure> {
         let endpoint = &endpoint;
         self.prove(endpoint).await?;
         let is_first_reader = self.first_reader.load(Ordering::Relaxed) == endpoint.index();
-        if is_first_reader && let Some(read) = self.by_receipts(endpoint, blocks).await? {
-            return Ok(read);
-        }
         let mut read = Vec::with_capacity(blocks.len());
         let mut left = blocks;
         while !left.is_empty() {
@@ -64,6 +57,9 @@ impl EvmChain {
             }
             left = later;
         }
+        if is_first_reader {
+            self.sample(endpoint, &mut read).await?;
+        }
         Ok(read)
     }
 
@@ -89,22 +85,17 @@ impl EvmChain {
         Ok(read)
     }
 
-    /// `None` where the endpoint does not offer receipts of whole blocks, or a block has changed.
-    async fn by_receipts(&self, endpoint: &Endpoint, blocks: &[BlockRef]) -> Result<Option<Vec<SecondReading>>, Failure> {
-        let Some(last) = blocks.last() else { return Ok(Some(Vec::new())) };
-        let stands = self.header_on(endpoint, Which::Number(last.number)).await?.ok_or_else(|| lacks(last))?;
-        if stands.at.hash != last.hash {
-            return Ok(None);
+    /// Reads one of the blocks by its receipts, which are not found by the endpoint's index of logs,
+    /// and puts what they hold in its place. Which one, nobody knows beforehand: its hash says so.
+    async fn sample(&self, endpoint: &Endpoint, read: &mut [SecondReading]) -> Result<(), Failure> {
+        let Some(SecondReading::Same(last)) = read.last() else { return Ok(()) };
+        let chance = last.at.hash.0.last_chunk::<8>().map_or(0, |bytes| u64::from_be_bytes(*bytes));
+        let place = chance.checked_rem(u64::try_from(read.len()).unwrap_or(1)).and_then(|place| usize::try_from(place).ok());
+        let Some(SecondReading::Same(block)) = place.and_then(|place| read.get_mut(place)) else { return Ok(()) };
+        if let Some(found) = self.receipts_of(endpoint, &Header::known(block.at)).await? {
+            *block = found.into_block(block.at);
         }
-        let headers: Vec<Header> = blocks.iter().copied().map(Header::known).collect();
-        let headers = &headers;
-        let read = (0..headers.len()).map(|place| async move {
-            let header = headers.get(place).ok_or_else(|| lacks(last))?;
-            self.receipts_of(endpoint, header).await
-        });
-        let found: Vec<Option<Found>> = stream::iter(read).buffered(RECEIPTS_AT_ONCE).try_collect().await?;
-        let same = |(at, found): (&BlockRef, Option<Found>)| found.map(|found| SecondReading::Same(found.into_block(*at)));
-        Ok(blocks.iter().zip(found).map(same).collect())
+        Ok(())
     }
 
     /// Every log of the token in these blocks.

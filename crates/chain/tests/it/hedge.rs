@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use serde_json::json;
 use tidegate_chain::EndpointState;
-use tidegate_chain::endpoints::{Endpoint, EndpointConfig, Endpoints, Failure, Hedging, Prefer};
+use tidegate_chain::endpoints::{Endpoint, EndpointConfig, Endpoints, Failure, HEDGE_AFTER_MIN, Hedging, Prefer};
 use tidegate_rules::block::{BlockRef, Hash, Network};
 use tidegate_rules::time::Time;
 use tokio::time::{Instant, sleep};
@@ -195,7 +195,7 @@ async fn left_after_a_hedge(spent: u32) -> (u64, Option<u64>, u64) {
         pool.run(Prefer::Other, |endpoint: Endpoint| async move { endpoint.post("", &json!({}), 1).await }).await.unwrap();
     }
     // The first one answers when the hedge has ended, or could not begin.
-    let (ended, gate) = (tokio::sync::Notify::new(), Instant::now() + MS(400));
+    let (ended, gate) = (tokio::sync::Notify::new(), Instant::now() + MS(if spent < 8 { 5_000 } else { 300 }));
     let operation = |endpoint: Endpoint| {
         let ended = &ended;
         async move {
@@ -226,9 +226,30 @@ async fn a_hedge_leaves_the_reserve_of_a_daily_budget_alone() {
 }
 
 #[tokio::test]
+async fn a_server_that_falls_silent_is_covered_for_within_a_second_or_so() {
+    let answers = AtomicUsize::new(0);
+    let first = Server::start(move |_| match answers.fetch_add(1, Ordering::Relaxed) {
+        0..10 => Answer::Text("first".into()),
+        _ => Answer::Silence,
+    });
+    let (first, second) = (first.await, Server::start(|_| Answer::Text("second".into())).await);
+    let pool = Endpoints::new(&Network::new("testnet"), vec![config(&first), config(&second)], Box::new(|| 0)).unwrap();
+    let ask = || pool.run(Prefer::Current, |endpoint: Endpoint| async move { endpoint.post("", &json!({}), 1).await });
+    for _ in 0..10 {
+        assert_eq!(ask().await.unwrap(), b"first");
+    }
+    let start = Instant::now();
+    assert_eq!(ask().await.unwrap(), b"second");
+    // Its time-out is five seconds.
+    assert!((HEDGE_AFTER_MIN..MS(4_000)).contains(&start.elapsed()), "{:?}", start.elapsed());
+    assert_eq!((hedges(&pool)[1], pool.health()[0].failures, second.asked().len()), ((1, 1), 0, 1));
+    assert!(pool.health()[0].score < pool.health()[1].score);
+}
+
+#[tokio::test]
 async fn our_own_pace_is_not_the_endpoints_slowness() {
     let (paced, other) = (Server::start(|_| Answer::Text("{}".into())).await, Server::start(|_| Answer::Text("{}".into())).await);
-    let first = EndpointConfig { requests_per_second: NonZeroU32::new(2), timeout: MS(600), ..config(&paced) };
+    let first = EndpointConfig { requests_per_second: NonZeroU32::new(2), timeout: MS(900), ..config(&paced) };
     let pool = Endpoints::new(&Network::new("testnet"), vec![first, config(&other)], Box::new(|| 0)).unwrap();
     let asked = AtomicUsize::new(0);
     let operation = |endpoint: Endpoint| {
