@@ -256,6 +256,21 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_deep_fork_is_followed_while_it_grows_and_is_a_lag_when_it_stands() {
+        let start = Instant::now();
+        let mut heads = Heads::new(2);
+        for number in 100..=120 {
+            heads.saw_head(0, &block(number, 'x', 100), start);
+        }
+        heads.saw_head(1, &block(120, 'x', 100), start);
+        for (second, number, lagging) in [(1, 108, false), (2, 109, false), (3, 110, false), (4, 110, true)] {
+            let now = start + Duration::from_secs(second);
+            heads.saw_head(0, &block(number, 'y', 100), now);
+            assert_eq!(heads.place(0, now).lagging.is_some(), lagging, "{number} after {second} s");
+        }
+    }
+
+    #[tokio::test]
     async fn a_fork_that_is_met_below_the_head_is_no_lag_either() {
         let now = Instant::now();
         let mut heads = Heads::new(1);
