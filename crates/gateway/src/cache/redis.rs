@@ -2,10 +2,11 @@
 //!
 //! A task of its own owns the connection. It sends all requests that wait as one, reads their
 //! replies, and hands them out. Whoever asks waits at most [`WAIT_MAX`], and only while Redis is
-//! known to work: when it does not answer, refuses, or says what is no reply, it is left alone for
-//! a while ([`REST_MIN`], twice as long each time, up to [`REST_MAX`]) and the cache goes on in the
-//! process. Connecting, with TLS and a password, happens in the task too, so nobody waits for that
-//! either. A change from working to not working, or of the reason, is logged once.
+//! known to work: nobody asks it while a reply is overdue. When it says nothing for [`ANSWER_MAX`],
+//! refuses, or says what is no reply, it is left alone for a while ([`REST_MIN`], twice as long each
+//! time, up to [`REST_MAX`]) and the cache goes on in the process. Connecting, with TLS and a
+//! password, happens in the task too, so nobody waits for that either. A change from working to not
+//! working, or of the reason, is logged once.
 //!
 //! Five commands are used besides `AUTH` and `SELECT`: `PING`, `SET` with an end, `GETRANGE` (a
 //! `GET` that cannot be flooded) and `PTTL`. For these few a client of our own is shorter than the
@@ -31,6 +32,10 @@ use crate::config::SecretUrl;
 /// The longest that a look-up waits for Redis.
 pub const WAIT_MAX: Duration = Duration::from_millis(50);
 
+/// How long replies may take before the connection is given up. A moment's pause of Redis or of
+/// this machine is no failure.
+const ANSWER_MAX: Duration = Duration::from_secs(1);
+
 /// How long connecting may take, with TLS, password and a first write.
 const CONNECT_MAX: Duration = Duration::from_secs(2);
 
@@ -38,10 +43,10 @@ const CONNECT_MAX: Duration = Duration::from_secs(2);
 const REST_MIN: Duration = Duration::from_secs(1);
 
 /// How long it is left alone at most.
-const REST_MAX: Duration = Duration::from_secs(60);
+const REST_MAX: Duration = Duration::from_secs(10);
 
 /// A connection that lasted this long was a good one: the next rest is a short one again.
-const STEADY_AFTER: Duration = Duration::from_secs(60);
+const STEADY_AFTER: Duration = Duration::from_secs(30);
 
 /// How many requests may wait; one more goes on without Redis.
 const QUEUE_MAX: usize = 1_024;
@@ -68,6 +73,8 @@ pub enum RedisHealth {
 enum State {
     Starting,
     Working,
+    /// A reply is overdue.
+    Late,
     Resting(String),
 }
 
@@ -76,6 +83,16 @@ enum Request {
     Read { key: String, answer: oneshot::Sender<Found> },
     Write { key: String, json: Vec<u8>, left: Duration },
     Ping { answer: oneshot::Sender<()> },
+}
+
+impl Request {
+    fn is_wanted(&self) -> bool {
+        match self {
+            Self::Read { answer, .. } => !answer.is_closed(),
+            Self::Ping { answer } => !answer.is_closed(),
+            Self::Write { .. } => true,
+        }
+    }
 }
 
 /// What stood under a key, and how long it will stand there.
@@ -130,6 +147,7 @@ impl Redis {
         match self.state.borrow().clone() {
             State::Starting => RedisHealth::Degraded("is still being connected to".to_owned()),
             State::Working => RedisHealth::Healthy,
+            State::Late => RedisHealth::Degraded(Trouble::Silent.to_string()),
             State::Resting(reason) => RedisHealth::Degraded(reason),
         }
     }
@@ -168,7 +186,7 @@ async fn work(url: SecretUrl, probe: String, state: Arc<watch::Sender<State>>, m
             Ok(connection) => {
                 tell(&state, State::Working, &url);
                 let since = Instant::now();
-                let Err(trouble) = serve(connection, &mut requests).await else { return };
+                let Err(trouble) = serve(connection, &mut requests, &state).await else { return };
                 if since.elapsed() >= STEADY_AFTER {
                     rest = REST_MIN;
                 }
@@ -185,26 +203,34 @@ async fn work(url: SecretUrl, probe: String, state: Arc<watch::Sender<State>>, m
 
 /// Logs a change, once.
 fn tell(state: &watch::Sender<State>, now: State, url: &SecretUrl) {
-    let line = now.clone();
-    let changed = state.send_if_modified(|was| {
-        let changed = *was != now;
-        *was = now;
-        changed
-    });
-    match line {
-        State::Resting(reason) if changed => {
-            tracing::warn!(redis = %url, "Redis is left alone for now and caches are kept in the process: it {reason}");
-        }
-        State::Working if changed => tracing::info!(redis = %url, "Redis answers: caches are shared"),
-        _ => {}
+    match state.send_replace(now.clone()) {
+        was if was == now => {}
+        _ => match now {
+            State::Resting(reason) => {
+                tracing::warn!(redis = %url, "Redis is left alone for now and caches are kept in the process: it {reason}");
+            }
+            State::Working => tracing::info!(redis = %url, "Redis answers: caches are shared"),
+            State::Starting | State::Late => {}
+        },
     }
 }
 
 /// Serves requests until the connection fails; `Ok` when nobody can ask any more.
-async fn serve(mut connection: Connection, requests: &mut mpsc::Receiver<Request>) -> Result<(), Trouble> {
+async fn serve(mut connection: Connection, requests: &mut mpsc::Receiver<Request>, state: &watch::Sender<State>) -> Result<(), Trouble> {
     let mut batch = Vec::with_capacity(BATCH_MAX);
     while requests.recv_many(&mut batch, BATCH_MAX).await > 0 {
-        timeout(WAIT_MAX, connection.exchange(batch.drain(..))).await.unwrap_or(Err(Trouble::Silent))?;
+        // Whoever waited too long has gone on without us.
+        let wanted = batch.drain(..).filter(Request::is_wanted).collect();
+        let exchange = connection.exchange(wanted);
+        tokio::pin!(exchange);
+        match timeout(WAIT_MAX, &mut exchange).await {
+            Ok(outcome) => outcome?,
+            Err(_) => {
+                state.send_replace(State::Late);
+                timeout(ANSWER_MAX, exchange).await.unwrap_or(Err(Trouble::Silent))?;
+                state.send_replace(State::Working);
+            }
+        }
     }
     Ok(())
 }
@@ -312,8 +338,7 @@ impl Connection {
     }
 
     /// Sends requests as one and answers them.
-    async fn exchange(&mut self, batch: impl Iterator<Item = Request>) -> Result<(), Trouble> {
-        let batch: Vec<Request> = batch.collect();
+    async fn exchange(&mut self, batch: Vec<Request>) -> Result<(), Trouble> {
         for request in &batch {
             match request {
                 Request::Read { key, .. } => {
