@@ -36,7 +36,7 @@ use crate::orders::mark;
 use crate::start;
 use crate::store::{Commit, NetworkRow, OrderRow, StoreError, WalletRow, marks};
 
-pub use again::{Scanned, scan};
+pub use again::{Scanned, resume_at, scan};
 pub use reconcile::run as reconcile;
 pub use trouble::{AHEAD_MAX, watch as watch_networks};
 pub use work::transfer_change;

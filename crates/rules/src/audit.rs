@@ -92,6 +92,8 @@ pub enum Action {
     OrderCancel,
     /// An order's terms or note changed.
     OrderUpdate,
+    /// A halted network taken back to a block that both branches have.
+    NetworkResume,
 }
 
 names!(Action:
@@ -122,6 +124,7 @@ names!(Action:
     OrderConfirm "order.confirm",
     OrderCancel "order.cancel",
     OrderUpdate "order.update",
+    NetworkResume "network.resume",
 );
 
 /// A row of the log, without its hash.

@@ -76,10 +76,13 @@ pub(super) enum Command {
         no_migrate: bool,
     },
     /// Check the configuration, the database and every endpoint
-    #[command(after_help = "Example:\n  tidegate check --config tidegate.toml")]
+    #[command(after_help = "Examples:\n  tidegate check --config tidegate.toml\n  tidegate check --books")]
     Check {
         #[command(flatten)]
         config: ConfigArgs,
+        /// Compare the books with the chain, wallet by wallet
+        #[arg(long)]
+        books: bool,
         /// Print one JSON document
         #[arg(long)]
         json: bool,
@@ -98,6 +101,29 @@ pub(super) enum Command {
         /// The last block, not above the last one that was applied
         #[arg(long, value_name = "BLOCK")]
         to: u64,
+        /// Print one JSON document
+        #[arg(long)]
+        json: bool,
+    },
+    /// Let a halted network go on from a block that both branches have; the audit log says so
+    #[command(
+        after_help = "Example:\n  tidegate resume --network tron --ancestor 70001000 --reason 'chain was rewritten, compared with two explorers'"
+    )]
+    Resume {
+        #[command(flatten)]
+        config: ConfigArgs,
+        /// Which network
+        #[arg(long)]
+        network: String,
+        /// The highest block that is the same on the chain and here
+        #[arg(long, value_name = "BLOCK")]
+        ancestor: u64,
+        /// Why; stands in the audit log
+        #[arg(long)]
+        reason: String,
+        /// Do not ask
+        #[arg(long)]
+        yes: bool,
         /// Print one JSON document
         #[arg(long)]
         json: bool,
@@ -281,6 +307,20 @@ pub(super) enum WalletCommand {
         /// What to call it
         #[arg(long)]
         name: Option<String>,
+        /// Print one JSON document
+        #[arg(long)]
+        json: bool,
+    },
+    /// Ask the chain what wallets hold, keep it, and compare it with the records: one wallet, or all
+    #[command(after_help = "Example:\n  tidegate wallet sync --network tron\n  tidegate wallet sync wal_019a5a0fca7e7bd0a3f2c8e1b4d96f70")]
+    Sync {
+        #[command(flatten)]
+        config: ConfigArgs,
+        /// Which one; without it all that may hold something
+        wallet: Option<String>,
+        /// On this network
+        #[arg(long, conflicts_with = "wallet")]
+        network: Option<String>,
         /// Print one JSON document
         #[arg(long)]
         json: bool,

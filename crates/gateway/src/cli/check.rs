@@ -1,15 +1,31 @@
 //! `tidegate check`: does everything work that `serve` will need?
 
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use serde_json::json;
 
+use super::args::ConfigArgs;
+use super::quiet_gateway;
 use super::terminal::say;
+use super::wallet::{show_readings, walk};
 use crate::cache::{Cache, RedisHealth};
 use crate::clock;
 use crate::config::Config;
+use crate::gateway::NetworkPart;
 use crate::start::{self, Sorry};
 use crate::store::Migrate;
+
+/// Compares what every wallet should hold by the records with what the chain says. Exit 1 where they
+/// differ, and where they could not be compared.
+pub(super) async fn books(config: &ConfigArgs, json: bool) -> Result<ExitCode, Sorry> {
+    let gateway = quiet_gateway(config).await?;
+    let parts: Vec<Arc<NetworkPart>> = gateway.networks().values().cloned().collect();
+    let (synced, differing) = walk(&gateway, &parts).await?;
+    show_readings(&gateway, synced, &differing, json);
+    gateway.store.clone().close().await;
+    Ok(if differing.is_empty() && synced.unknown == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
 
 /// One line of what `check` found.
 struct Finding {

@@ -24,7 +24,7 @@ use tokio::sync::watch;
 
 use self::args::{Cli, Command, ConfigArgs};
 pub(crate) use self::terminal::say;
-use self::terminal::{bar, complain};
+use self::terminal::{bar, complain, confirm};
 use crate::config::{Config, LogFormat, Overrides};
 use crate::demo;
 use crate::dev;
@@ -32,6 +32,7 @@ use crate::follow::{self, Scanned};
 use crate::gateway::Gateway;
 use crate::http;
 use crate::orders::part_named;
+use crate::people::{Doer, REASON_MAX};
 use crate::start::{self, Sorry};
 use crate::store::Migrate;
 
@@ -90,9 +91,14 @@ async fn run(command: Command) -> Result<ExitCode, Sorry> {
             serve(read_config(&config, flags)?, if no_migrate { Migrate::No } else { Migrate::Yes }).await?;
             done
         }
-        Command::Check { config, json } => check::run(read_config(&config, Overrides::default())?, json).await,
+        Command::Check { config, books: true, json } => check::books(&config, json).await,
+        Command::Check { config, books: false, json } => check::run(read_config(&config, Overrides::default())?, json).await,
         Command::Scan { config, network, from, to, json } => {
             scan(&config, &network, from, to, json).await?;
+            done
+        }
+        Command::Resume { config, network, ancestor, reason, yes, json } => {
+            resume(&config, (&network, ancestor), &reason, yes, json).await?;
             done
         }
         Command::Migrate { config } => {
@@ -215,6 +221,27 @@ async fn scan(config: &ConfigArgs, network: &str, from: u64, to: u64, json: bool
         say(&format!(
             "{blocks} blocks read, {transfers} transfers to wallets of the pool, {mended} of them were missing and are recorded now"
         ));
+    }
+    gateway.store.clone().close().await;
+    Ok(())
+}
+
+/// Takes a halted network back to a block that both branches have.
+async fn resume(config: &ConfigArgs, (network, ancestor): (&str, u64), reason: &str, yes: bool, json: bool) -> Result<(), Sorry> {
+    if reason.trim().is_empty() || reason.chars().count() > REASON_MAX {
+        return Err(Sorry(format!("--reason: expected 1 to {REASON_MAX} characters")));
+    }
+    let question = format!(
+        "Everything that {network} has above block {ancestor} is decided again, by what the endpoints show now. Compare that block with an explorer first."
+    );
+    confirm(yes, &question, "resume")?;
+    let gateway = quiet_gateway(config).await?;
+    let part = part_named(&gateway, &Network::new(network))?;
+    let tip = follow::resume_at(&gateway, part, ancestor, reason, &Doer::on_command_line()).await?;
+    if json {
+        say(&json!({ "ok": true, "network": network, "ancestor": ancestor, "tip": tip }).to_string());
+    } else {
+        say(&format!("{network} goes on from block {ancestor}; {tip} is applied now, and a running gateway reads on from there"));
     }
     gateway.store.clone().close().await;
     Ok(())

@@ -2,16 +2,19 @@
 
 use std::io::{IsTerminal as _, Write as _};
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use serde_json::json;
+use tidegate_rules::amount::Raw;
 use tidegate_rules::block::Network;
 use tidegate_rules::wallet::{WalletKind, WalletStatus};
 
 use super::args::{ConfigArgs, WalletCommand};
 use super::terminal::{bar, complain, confirm, read_secret, say};
 use super::{quiet_gateway, read_config};
+use crate::balances::{self, Reading, Synced};
 use crate::config::Overrides;
-use crate::gateway::Gateway;
+use crate::gateway::{Gateway, NetworkPart};
 use crate::http::{WalletPage, WalletView};
 use crate::orders::part_named;
 use crate::people::{Doer, REASON_MAX};
@@ -91,6 +94,9 @@ pub(super) async fn run(command: WalletCommand) -> Result<ExitCode, Sorry> {
             gateway.store.clone().close().await;
         }
         WalletCommand::Sources { config, json } => list_sources(&config, json).await?,
+        WalletCommand::Sync { config, wallet, network, json } => {
+            return sync_wallets(&config, wallet.as_deref(), network.as_deref(), json).await;
+        }
         WalletCommand::Xpub { config, source, network, json } => show_xpub(&config, &source, &network, json).await?,
         WalletCommand::Verify { config, wallet, json } => return verify_wallets(&config, wallet.as_deref(), json).await,
         WalletCommand::List { config, network, status, kind, limit, json } => {
@@ -113,6 +119,88 @@ pub(super) async fn run(command: WalletCommand) -> Result<ExitCode, Sorry> {
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Asks the chain what wallets hold. Exit 1 where the records do not explain it.
+async fn sync_wallets(config: &ConfigArgs, wallet: Option<&str>, network: Option<&str>, json: bool) -> Result<ExitCode, Sorry> {
+    let gateway = quiet_gateway(config).await?;
+    let (synced, differing) = match wallet {
+        Some(text) => {
+            let id = text.parse().map_err(|_| Sorry(format!("expected the id of a wallet, such as wal_…, found {text:?}")))?;
+            let row = gateway.store.wallet(id).await?.ok_or_else(|| Sorry(format!("there is no wallet {id}")))?;
+            let part = part_named(&gateway, &row.network)?;
+            balances::sync(&gateway, part, &[row], |_| {}).await?
+        }
+        None => {
+            let parts: Vec<Arc<NetworkPart>> = match network {
+                Some(name) => vec![Arc::clone(part_named(&gateway, &Network::new(name))?)],
+                None => gateway.networks().values().cloned().collect(),
+            };
+            walk(&gateway, &parts).await?
+        }
+    };
+    show_readings(&gateway, synced, &differing, json);
+    gateway.store.clone().close().await;
+    Ok(if differing.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Every wallet of these networks that may hold something, with a bar.
+pub(super) async fn walk(gateway: &Gateway, parts: &[Arc<NetworkPart>]) -> Result<(Synced, Vec<Reading>), Sorry> {
+    let mut total: u64 = 0;
+    for part in parts {
+        total = total.saturating_add(gateway.store.count_to_ask(&part.config.name).await?);
+    }
+    let bar = bar(total);
+    let found = balances::sync_all(gateway, parts, |done| bar.set_position(done)).await?;
+    bar.finish_and_clear();
+    Ok(found)
+}
+
+/// What was read, and where the chain and the records differ.
+pub(super) fn show_readings(gateway: &Gateway, synced: Synced, differing: &[Reading], json: bool) {
+    let amount = |reading: &Reading, raw: Raw| {
+        let decimals = gateway.networks().get(&reading.wallet.network).map_or(0, |part| part.config.decimals);
+        raw.to_amount_saturating(decimals).to_string()
+    };
+    let by_records = |reading: &Reading| {
+        let records = reading.records.map(|records| records.incoming.saturating_sub(records.outgoing));
+        amount(reading, records.unwrap_or_default())
+    };
+    if json {
+        let rows: Vec<_> = differing
+            .iter()
+            .map(|reading| {
+                json!({
+                    "id": reading.wallet.id,
+                    "network": reading.wallet.network.as_str(),
+                    "address": reading.wallet.address_text,
+                    "block_number": reading.block,
+                    "balance": amount(reading, reading.value),
+                    "by_records": by_records(reading),
+                })
+            })
+            .collect();
+        let ok = differing.is_empty();
+        say(&json!({ "ok": ok, "wallets": synced.wallets, "unknown": synced.unknown, "differing": rows }).to_string());
+        return;
+    }
+    for reading in differing {
+        let wallet = &reading.wallet;
+        say(&format!(
+            "DIFFERS  {}  {:<44}  block {}  holds {}, by the records {}",
+            wallet.id,
+            wallet.address_text,
+            reading.block,
+            amount(reading, reading.value),
+            by_records(reading)
+        ));
+    }
+    let unknown = if synced.unknown == 0 {
+        String::new()
+    } else {
+        format!(", {} not compared: their block is not applied here yet, is `tidegate serve` running?", synced.unknown)
+    };
+    say(&format!("{} wallets read, {} differ from the records{unknown}", synced.wallets, differing.len()));
 }
 
 /// The public side of a seed, for another installation that watches and cannot spend.

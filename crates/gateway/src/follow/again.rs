@@ -7,7 +7,9 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use serde_json::json;
 use tidegate_rules::alert::AlertKind;
+use tidegate_rules::audit::Action;
 use tidegate_rules::block::{Block, BlockRef, Transfer};
 use tidegate_rules::changes::Changes;
 use tidegate_rules::id::OrderId;
@@ -16,6 +18,7 @@ use super::work::Work;
 use super::{ATTEMPTS, CATCH_UP_BLOCKS, Follower, Trouble, head_of};
 use crate::clock;
 use crate::gateway::{Gateway, NetworkPart};
+use crate::people::Doer;
 use crate::start::Sorry;
 use crate::store::{Commit, NetworkRow, StoreError, TransferRow, marks};
 
@@ -71,6 +74,42 @@ pub async fn scan(
         progress(scanned.blocks);
     }
     Ok(scanned)
+}
+
+/// Takes a network back to a block that both branches have, and reads what the chain shows above it,
+/// in one commit. The tip after it.
+///
+/// # Errors
+/// When the block is not kept or an endpoint shows another one at that height, when the network was
+/// never followed, or when an endpoint or the store does not answer.
+pub async fn resume_at(gateway: &Arc<Gateway>, part: &Arc<NetworkPart>, ancestor: u64, reason: &str, doer: &Doer) -> Result<u64, Sorry> {
+    let name = &part.config.name;
+    let mut row = gateway.store.network(name).await?.ok_or_else(|| Sorry(format!("{name} was never followed")))?;
+    let ours = row.recent.iter().find(|block| block.number == ancestor).copied().ok_or_else(|| {
+        let (first, last) = (row.recent.first().map_or(0, |block| block.number), row.recent.last().map_or(0, |block| block.number));
+        Sorry(format!("--ancestor: expected one of the blocks that are kept, {first} to {last}, found {ancestor}"))
+    })?;
+    let shown = part.chain.header(ancestor).await.map_err(|error| Sorry(error.to_string()))?;
+    if shown.is_none_or(|shown| shown.hash != ours.hash) {
+        let found = shown.map_or_else(|| "none".to_owned(), |shown| shown.hash.to_string());
+        return Err(Sorry(format!(
+            "block {ancestor} is {} here and {found} at the endpoints: it is on one branch only; name a lower one",
+            ours.hash
+        )));
+    }
+    read_heads(gateway).await?;
+    let mut follower = Follower::new(Arc::clone(gateway), Arc::clone(part));
+    follower.identify().await.map_err(|trouble| Sorry(trouble.to_string()))?;
+    let head = part.chain.head().await.map_err(|error| Sorry(error.to_string()))?;
+    row.halted = None;
+    row.finalized = row.finalized.map(|known| known.min(ancestor));
+    let branch = follower.branch(&row, ancestor, head.number).await.map_err(|trouble| Sorry(trouble.to_string()))?;
+    let detail = json!({ "ancestor": ancestor, "hash": ours.hash.to_string(), "blocks": branch.len() });
+    // The word of whoever decides comes first: what follows may be killed half way and is done again.
+    let audit = doer.did(Action::NetworkResume, name, clock::now()).because(reason).with(&detail);
+    let _ = gateway.store.commit(Changes { audit: vec![audit], ..Changes::default() }).await?;
+    follower.apply(&mut row, Some(ancestor), &branch).await.map_err(|trouble| Sorry(trouble.to_string()))?;
+    Ok(row.recent.last().map_or(ancestor, |tip| tip.number))
 }
 
 /// Tells a gateway that does not follow what the store knows of every network: orders are judged by
