@@ -575,8 +575,8 @@ fn the_example_is_valid_as_it_is_and_without_its_comments() {
     // What it shows is the default, but for what has none.
     let defaults = load("", "").unwrap();
     let show = |config: &Config| {
-        let Config { database, log, orders, pool, webhooks, .. } = config;
-        format!("{} {database:?} {log:?} {orders:?} {pool:?} {webhooks:?}", config.server.listen)
+        let Config { database, log, orders, pool, webhooks, balances, .. } = config;
+        format!("{} {database:?} {log:?} {orders:?} {pool:?} {webhooks:?} {balances:?}", config.server.listen)
     };
     assert_eq!(show(&as_it_is), show(&defaults));
     assert_eq!(show(&config), show(&defaults));
@@ -585,12 +585,40 @@ fn the_example_is_valid_as_it_is_and_without_its_comments() {
     let preset = load("ETHEREUM_RPC_URL=http://x", "").unwrap();
     let show = |network: &NetworkConfig| {
         let mut network = network.clone();
-        (network.rpc, network.tiers, network.webhook_secret) = (vec![], vec![], None);
+        (network.rpc, network.tiers, network.webhook_secret, network.alchemy_signing_key) = (vec![], vec![], None, None);
+        network.agree_above = None;
         (network.requests_per_second, network.requests_per_day) = (None, None);
         format!("{network:?}")
     };
     assert_eq!(show(&config.networks[0]), show(&preset.networks[0]));
     assert!(config.warnings.is_empty() && config.refuse_insecure().is_ok());
+}
+
+#[test]
+fn how_far_a_network_is_trusted_is_configured() {
+    let network = |more: &str| load("", &anvil(more)).unwrap().networks.remove(0);
+    let plain = network("");
+    assert_eq!((plain.reconcile, plain.agree_above, plain.final_lag_max), (Reconcile::Settled, None, Span::from_secs(7_200)));
+    let two = "rpc = ['https://a.example/KEY', { url = 'https://b.example', requests_per_second = 7, requests_per_day = 900 }]";
+    let text = anvil("reconcile = 'off'\nfinal_lag_max = '90s'\nagree_above = '5000'\nrequests_per_day = 10");
+    let one_rpc = text.lines().find(|line| line.starts_with("rpc")).unwrap().to_owned();
+    let careful = load("", &text.replace(&one_rpc, two)).unwrap().networks.remove(0);
+    assert_eq!((careful.reconcile, careful.agree_above), (Reconcile::Off, Some(amount("5000"))));
+    assert_eq!((careful.final_lag_max, careful.requests_per_day), (Span::from_secs(90), Some(10)));
+    let budgets: Vec<_> =
+        careful.rpc.iter().map(|rpc| (rpc.requests_per_second.map(std::num::NonZeroU32::get), rpc.requests_per_day)).collect();
+    assert_eq!(budgets, [(None, None), (Some(7), Some(900))]);
+
+    for (more, expected) in [
+        ("agree_above = '5000'", "expected endpoints of at least two hosts"),
+        ("reconcile = 'sometimes'", "expected \"settled\" or \"off\""),
+        ("final_lag_max = '0s'", "expected from \"1s\""),
+    ] {
+        let found = problem("", &anvil(more));
+        assert!(found.contains(expected), "{more}: {found}");
+    }
+    let lags = |rpc: &str| load(rpc, "").unwrap().networks.remove(0).final_lag_max;
+    assert_eq!((lags("TRON_RPC_URL=http://x"), lags("ETHEREUM_RPC_URL=http://x")), (Span::from_secs(300), Span::from_secs(2_700)));
 }
 
 #[test]

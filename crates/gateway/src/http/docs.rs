@@ -16,7 +16,13 @@ use super::{App, ProblemBody, api, chain, safe, wallets};
     components(schemas(ProblemBody)),
     modifiers(&Bearer),
     security(("api_key" = [])),
-    tags((name = "orders", description = "What shops do"), (name = "networks", description = "What is on offer"), (name = "chains", description = "What came to the pool, for operators"), (name = "wallets", description = "The wallet pool, for operators"), (name = "safe", description = "Alerts and the audit log, for operators"))
+    tags(
+        (name = "orders", description = "What shops do"),
+        (name = "networks", description = "What is on offer"),
+        (name = "chains", description = "What came to the pool, for operators"),
+        (name = "wallets", description = "The wallet pool, for operators"),
+        (name = "safe", description = "Alerts and the audit log, for operators")
+    )
 )]
 struct Document;
 
