@@ -83,16 +83,19 @@ pub struct Synced {
     pub differing: u64,
     /// Those that could not be compared: their block was not applied here yet.
     pub unknown: u64,
+    /// Networks that did not answer to the end.
+    pub silent: u64,
 }
 
-/// Reads what these wallets of one network hold, at most [`BALANCES_MAX`] of them.
+/// Reads what these wallets of one network hold, at most [`BALANCES_MAX`] of them. Waits for the
+/// follower, of this process or of another, for as long as `patience` to apply their block.
 ///
 /// # Errors
 /// 503 when no endpoint answers after some tries; when the store does not answer.
-pub async fn read(gateway: &Gateway, part: &NetworkPart, wallets: &[WalletRow]) -> Result<Vec<Reading>, Problem> {
+pub async fn read(gateway: &Gateway, part: &NetworkPart, wallets: &[WalletRow], patience: Duration) -> Result<Vec<Reading>, Problem> {
     let addresses: Vec<Address> = wallets.iter().map(|wallet| wallet.address).collect();
     let found = ask(gateway, part, &addresses).await?;
-    let known = wait_for(gateway, part, found.at).await?;
+    let known = wait_for(gateway, part, found.at, patience).await?;
     let mut sums = if known { gateway.store.movements(&part.config.name, wallets, found.at).await? } else { HashMap::new() };
     let reading = |(wallet, value): (&WalletRow, Raw)| {
         let (incoming, outgoing) = sums.remove(&wallet.id).unwrap_or_default();
@@ -134,9 +137,9 @@ pub async fn of_address(gateway: &Gateway, part: &NetworkPart, address: Address)
     Ok((value, found.at))
 }
 
-/// Whether the follower, of this process or of another, has applied this block.
-async fn wait_for(gateway: &Gateway, part: &NetworkPart, block: u64) -> Result<bool, Problem> {
-    let deadline = tokio::time::Instant::now().checked_add(FOLLOWER_WAIT);
+/// Whether the follower has applied this block.
+async fn wait_for(gateway: &Gateway, part: &NetworkPart, block: u64, patience: Duration) -> Result<bool, Problem> {
+    let deadline = tokio::time::Instant::now().checked_add(patience);
     loop {
         if gateway.store.tip(&part.config.name).await?.is_some_and(|tip| tip >= block) {
             return Ok(true);
@@ -161,7 +164,9 @@ pub async fn sync(
 ) -> Result<(Synced, Vec<Reading>), Problem> {
     let (mut synced, mut differing) = (Synced::default(), Vec::new());
     for group in wallets.chunks(BALANCES_MAX) {
-        let readings = read(gateway, part, group).await?;
+        // A follower that did not come in time for the others is not there.
+        let patience = if synced.unknown == 0 { FOLLOWER_WAIT } else { Duration::ZERO };
+        let readings = read(gateway, part, group, patience).await?;
         let ids: Vec<WalletId> = group.iter().map(|wallet| wallet.id).collect();
         let last = gateway.store.last_balances(&ids).await?;
         let doubtful: Vec<WalletRow> =
@@ -171,7 +176,7 @@ pub async fn sync(
         let again: HashMap<WalletId, Reading> = if doubtful.is_empty() {
             HashMap::new()
         } else {
-            read(gateway, part, &doubtful).await?.into_iter().map(|reading| (reading.wallet.id, reading)).collect()
+            read(gateway, part, &doubtful, patience).await?.into_iter().map(|reading| (reading.wallet.id, reading)).collect()
         };
         let now = clock::now();
         let mut changes = Changes::default();
@@ -238,10 +243,10 @@ fn alert(part: &NetworkPart, reading: &Reading, now: Time) -> Option<NewAlert> {
 }
 
 /// Walks through every wallet of these networks that may hold something, and synchronises it.
-/// `progress` hears how many are done.
+/// `progress` hears how many are done. A network that does not answer keeps no other waiting.
 ///
 /// # Errors
-/// As [`sync`]; what was read before is kept.
+/// When the store does not answer; what was read before is kept.
 pub async fn sync_all(
     gateway: &Gateway,
     parts: &[Arc<NetworkPart>],
@@ -254,7 +259,14 @@ pub async fn sync_all(
             let wallets = gateway.store.wallets_to_ask(&part.config.name, after, i64::try_from(BALANCES_MAX).unwrap_or(i64::MAX)).await?;
             let Some(last) = wallets.last() else { break };
             after = Some(last.id);
-            let (synced, mut differ) = sync(gateway, part, &wallets, |_| {}).await?;
+            let (synced, mut differ) = match sync(gateway, part, &wallets, |_| {}).await {
+                Ok(found) => found,
+                Err(problem) if problem.code == "network_unavailable" => {
+                    all.silent = all.silent.saturating_add(1);
+                    break;
+                }
+                Err(problem) => return Err(problem),
+            };
             all.wallets = all.wallets.saturating_add(synced.wallets);
             all.differing = all.differing.saturating_add(synced.differing);
             all.unknown = all.unknown.saturating_add(synced.unknown);
@@ -312,10 +324,11 @@ async fn work(gateway: Arc<Gateway>, parts: Vec<Arc<NetworkPart>>, mut running: 
     };
     running.changed_at = clock::now();
     match outcome {
-        Ok((synced, _)) => {
-            (running.status, running.done) = (JobStatus::Done, synced.wallets);
-            running.total = synced.wallets;
-            running.detail = json!({ "wallets": synced.wallets, "differing": synced.differing, "unknown": synced.unknown }).to_string();
+        Ok((Synced { wallets, differing, unknown, silent }, _)) => {
+            running.status = if silent == 0 { JobStatus::Done } else { JobStatus::Failed };
+            (running.done, running.total) = (wallets, running.total.max(wallets));
+            running.detail =
+                json!({ "wallets": wallets, "differing": differing, "unknown": unknown, "silent_networks": silent }).to_string();
         }
         Err(problem) => {
             running.status = JobStatus::Failed;
@@ -345,7 +358,7 @@ pub async fn run(gateway: Arc<Gateway>, mut stop: watch::Receiver<bool>) {
         let parts: Vec<Arc<NetworkPart>> = gateway.networks().values().cloned().collect();
         tokio::select! {
             outcome = sync_all(&gateway, &parts, |_| {}) => match outcome {
-                Ok((synced, _)) => tracing::info!(wallets = synced.wallets, differing = synced.differing, unknown = synced.unknown, "balances read"),
+                Ok((synced, _)) => tracing::info!(wallets = synced.wallets, differing = synced.differing, unknown = synced.unknown, silent = synced.silent, "balances read"),
                 Err(problem) => tracing::warn!(code = problem.code, "balances could not be read: {}", problem.detail),
             },
             _ = stop.wait_for(|stop| *stop) => return,

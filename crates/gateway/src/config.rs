@@ -908,7 +908,7 @@ fn network(name: &str, table: &mut Section<'_>, env: &Env<'_>, problems: &mut Pr
     let range_max = table.u32("range_max", 50, 1..=10_000, problems);
     let (requests_per_second, requests_per_day) = budget(table, problems);
     let final_lag_max = preset.map_or(Span::from_secs(if kind == Some(Kind::Tron) { 300 } else { 7_200 }), |preset| preset.final_lag_max);
-    let final_lag_max = table.span("final_lag_max", final_lag_max, Span::from_secs(1)..=Span::from_secs(30 * 86_400), problems);
+    let final_lag_max = table.span("final_lag_max", final_lag_max, Span::from_secs(1)..=Span::from_secs(3_650 * 86_400), problems);
     let agree_above = table.text("agree_above", &values::AMOUNT, problems);
     let reconcile = table.text("reconcile", &values::RECONCILE, problems).unwrap_or(Reconcile::Settled);
     let alchemy_signing_key = table.text("alchemy_signing_key", &values::HEADER_VALUE, problems);

@@ -24,7 +24,7 @@ pub(super) async fn books(config: &ConfigArgs, json: bool) -> Result<ExitCode, S
     let (synced, differing) = walk(&gateway, &parts).await?;
     show_readings(&gateway, synced, &differing, json);
     gateway.store.clone().close().await;
-    Ok(if differing.is_empty() && synced.unknown == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(if differing.is_empty() && synced.unknown == 0 && synced.silent == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 /// One line of what `check` found.

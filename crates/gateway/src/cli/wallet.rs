@@ -141,7 +141,7 @@ async fn sync_wallets(config: &ConfigArgs, wallet: Option<&str>, network: Option
     };
     show_readings(&gateway, synced, &differing, json);
     gateway.store.clone().close().await;
-    Ok(if differing.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(if differing.is_empty() && synced.silent == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 /// Every wallet of these networks that may hold something, with a bar.
@@ -180,8 +180,9 @@ pub(super) fn show_readings(gateway: &Gateway, synced: Synced, differing: &[Read
                 })
             })
             .collect();
-        let ok = differing.is_empty();
-        say(&json!({ "ok": ok, "wallets": synced.wallets, "unknown": synced.unknown, "differing": rows }).to_string());
+        let ok = differing.is_empty() && synced.silent == 0;
+        let Synced { wallets, unknown, silent, .. } = synced;
+        say(&json!({ "ok": ok, "wallets": wallets, "unknown": unknown, "silent_networks": silent, "differing": rows }).to_string());
         return;
     }
     for reading in differing {
@@ -200,7 +201,8 @@ pub(super) fn show_readings(gateway: &Gateway, synced: Synced, differing: &[Read
     } else {
         format!(", {} not compared: their block is not applied here yet, is `tidegate serve` running?", synced.unknown)
     };
-    say(&format!("{} wallets read, {} differ from the records{unknown}", synced.wallets, differing.len()));
+    let silent = if synced.silent == 0 { String::new() } else { format!(", {} networks did not answer", synced.silent) };
+    say(&format!("{} wallets read, {} differ from the records{unknown}{silent}", synced.wallets, differing.len()));
 }
 
 /// The public side of a seed, for another installation that watches and cannot spend.

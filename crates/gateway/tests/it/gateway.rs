@@ -52,7 +52,8 @@ impl Settings {
         }
     }
 
-    /// The configuration file. `max_lag` is large because the chain mines on demand only.
+    /// The configuration file. `max_lag` and `final_lag_max` are large because the chain mines on demand
+    /// only, and its time is moved.
     pub fn toml(&self) -> String {
         format!(
             r#"
@@ -66,6 +67,7 @@ confirmations = {confirmations}
 start_block = "latest"
 poll_interval = "100ms"
 max_lag = "1000h"
+final_lag_max = "1000h"
 
 [orders]
 min_expires_in = "1s"
