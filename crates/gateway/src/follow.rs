@@ -26,12 +26,12 @@ use tidegate_rules::order::{Depth, Head, Mark, Payment, Status};
 use tidegate_rules::time::{Span, Time};
 use tidegate_rules::wallet;
 use tidegate_rules::watch::Watched;
-use tokio::sync::{broadcast, watch};
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::clock;
 use crate::config::StartBlock;
-use crate::gateway::{Gateway, NetworkPart, Wake};
+use crate::gateway::{Gateway, NetworkPart, Wake, told_to_look};
 use crate::orders::mark;
 use crate::start;
 use crate::store::{Commit, NetworkRow, OrderRow, StoreError, WalletRow, marks};
@@ -126,17 +126,6 @@ pub async fn run(gateway: Arc<Gateway>, part: Arc<NetworkPart>, mut stop: watch:
             // Somebody knows of a block; after a failure the pause is kept all the same.
             () = told_to_look(&mut signals), if failures == 0 => {}
             _ = stop.wait_for(|stop| *stop) => return,
-        }
-    }
-}
-
-/// Waits until somebody says that there may be a block.
-async fn told_to_look(signals: &mut broadcast::Receiver<Wake>) {
-    loop {
-        match signals.recv().await {
-            Ok(Wake::Look) => return,
-            Ok(_) | Err(broadcast::error::RecvError::Lagged(_)) => {}
-            Err(broadcast::error::RecvError::Closed) => std::future::pending().await,
         }
     }
 }

@@ -15,10 +15,10 @@ use subtle::ConstantTimeEq as _;
 use tidegate_rules::block::{Hash, Network};
 use tidegate_rules::notify::{self, RECEIVE_WINDOW};
 use tidegate_rules::time::{Span, Time};
-use tokio::sync::{broadcast, watch};
+use tokio::sync::watch;
 
 use crate::clock;
-use crate::gateway::{Gateway, Wake};
+use crate::gateway::{Gateway, Wake, told_to_look};
 use crate::store::HintRow;
 use crate::transactions::{self, Standing};
 
@@ -150,16 +150,6 @@ pub async fn run(gateway: Arc<Gateway>, mut stop: watch::Receiver<bool>) {
             () = tokio::time::sleep(LOOK_AGAIN) => {}
             () = told_to_look(&mut signals) => {}
             _ = stop.wait_for(|stop| *stop) => return,
-        }
-    }
-}
-
-async fn told_to_look(signals: &mut broadcast::Receiver<Wake>) {
-    loop {
-        match signals.recv().await {
-            Ok(Wake::Look) | Err(broadcast::error::RecvError::Lagged(_)) => return,
-            Ok(_) => {}
-            Err(broadcast::error::RecvError::Closed) => std::future::pending().await,
         }
     }
 }

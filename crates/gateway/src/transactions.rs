@@ -13,7 +13,7 @@ use tidegate_chain::{Attempted, Outcome, Transaction};
 use tidegate_rules::block::{Address, BlockRef, Hash, Network, TransferKey};
 use tidegate_rules::changes::{Changes, OrderChange, Recorded};
 use tidegate_rules::id::{OrderId, TransferId};
-use tidegate_rules::lease::{self, Claim, Incoming};
+use tidegate_rules::lease::{self, Incoming};
 use tidegate_rules::notify::EventType;
 use tidegate_rules::order::Payment;
 use tidegate_rules::time::Time;
@@ -250,14 +250,7 @@ async fn owner(
         time: block.time,
         from_own: !gateway.store.wallets_at(&part.config.name, &[attempted.from]).await?.is_empty(),
     };
-    Ok(match lease::claim(&windows, &incoming, gateway.config.pool.dust_below) {
-        Claim::Order(order) => (Some(order), Recorded::Matched),
-        Claim::Late(order) => (Some(order), Recorded::Late),
-        Claim::Stray => (None, Recorded::Stray),
-        Claim::Dust => (None, Recorded::Dust),
-        Claim::Own => (None, Recorded::Own),
-        Claim::Unreadable => (None, Recorded::Unreadable),
-    })
+    Ok(Recorded::of(lease::claim(&windows, &incoming, gateway.config.pool.dust_below)))
 }
 
 /// The row of a transaction that failed. A transfer of it that succeeds on another branch has the

@@ -9,7 +9,7 @@ use crate::amount::{Amount, Raw};
 use crate::audit::Action;
 use crate::block::{Address, BlockRef, Hash, Network};
 use crate::id::{AlertId, DeliveryId, EventId, MerchantId, OrderId, SourceId, Subject, TransferId, WalletId};
-use crate::lease::Lease;
+use crate::lease::{Claim, Lease};
 use crate::notify::EventType;
 use crate::order::{Depth, Order, Payment};
 use crate::time::Time;
@@ -444,6 +444,21 @@ names!(Recorded:
     Own "own",
     Unreadable "unreadable",
 );
+
+impl Recorded {
+    /// What is recorded of a transfer that was claimed so, and for which order.
+    #[must_use]
+    pub const fn of(claim: Claim) -> (Option<OrderId>, Self) {
+        match claim {
+            Claim::Order(order) => (Some(order), Self::Matched),
+            Claim::Late(order) => (Some(order), Self::Late),
+            Claim::Stray => (None, Self::Stray),
+            Claim::Dust => (None, Self::Dust),
+            Claim::Own => (None, Self::Own),
+            Claim::Unreadable => (None, Self::Unreadable),
+        }
+    }
+}
 
 /// A transfer, new or in a new state.
 #[derive(Clone, Debug)]

@@ -8,7 +8,7 @@ use tidegate_rules::amount::Raw;
 use tidegate_rules::block::{Address, Block, BlockRef, Hash, Network, Transfer, TransferKey, Unreadable};
 use tidegate_rules::changes::{Changes, JournalEntry, NewAlert, OrderChange, Recorded, TransferChange, WalletChange, WalletMove};
 use tidegate_rules::id::{OrderId, TransferId, WalletId};
-use tidegate_rules::lease::{self, Claim, Incoming, Window};
+use tidegate_rules::lease::{self, Incoming, Window};
 use tidegate_rules::order::{self, Depth, Disposition, Head, Heads, Payment};
 use tidegate_rules::time::Time;
 
@@ -152,14 +152,7 @@ impl Work {
             };
             let windows = self.windows.get(&wallet_id).map_or(&[][..], Vec::as_slice);
             let claim = lease::claim(windows, &incoming, follower.gateway.config.pool.dust_below);
-            let (order, recorded) = match claim {
-                Claim::Order(order) => (Some(order), Recorded::Matched),
-                Claim::Late(order) => (Some(order), Recorded::Late),
-                Claim::Stray => (None, Recorded::Stray),
-                Claim::Dust => (None, Recorded::Dust),
-                Claim::Own => (None, Recorded::Own),
-                Claim::Unreadable => (None, Recorded::Unreadable),
-            };
+            let (order, recorded) = Recorded::of(claim);
             let fate = Fate { order, recorded, wallet: Some(wallet_id) };
             let paid_at = self.paid_at.entry(wallet_id).or_insert((version, block.at.number));
             paid_at.1 = paid_at.1.max(block.at.number);
