@@ -15,6 +15,8 @@
 mod address;
 mod balances;
 mod fee;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod rpc;
 mod second_reading;
 mod transaction;

@@ -15,6 +15,8 @@ mod balances;
 pub mod endpoints;
 pub mod evm;
 mod fee;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod health;
 mod notice_log;
 pub mod sandbox;

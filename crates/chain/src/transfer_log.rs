@@ -80,7 +80,10 @@ fn read(key: TransferKey, topics: &[&str], data: &str) -> Option<Transfer> {
 }
 
 pub(crate) fn word(text: &str) -> Option<[u8; 32]> {
-    hex::decode_to_array(bare(text)).ok()
+    let digits = bare(text);
+    // The decoder would take a second 0x.
+    (digits.len() == 64).then_some(())?;
+    hex::decode_to_array(digits).ok()
 }
 
 /// An address fills the low twenty bytes of its word; anything above them is not one.
@@ -125,7 +128,8 @@ mod tests {
         const ZERO: &str = "0000000000000000000000000000000000000000000000000000000000000000";
         const ALL: &str = "0xffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff";
         let long = ONE.repeat(400);
-        let table: [(&str, &[&str], &str, &str); 12] = [
+        let twice = format!("0x0x{ONE}");
+        let table: [(&str, &[&str], &str, &str); 13] = [
             ("plain", &[A, B], ONE, "transfer 1"),
             ("to itself", &[A, A], ONE, "transfer 1"),
             (
@@ -143,6 +147,7 @@ mod tests {
             ("dirty recipient", &[A, DIRTY], ONE, "unreadable, 3 mentions"),
             ("dirty sender of nothing", &[DIRTY, A], ZERO, "unreadable, 2 mentions"),
             ("not hex", &[A, "zz"], ONE, "unreadable, 2 mentions"),
+            ("two prefixes", &[A, B], &twice, "unreadable, 3 mentions"),
         ];
         for (name, parties, data, expected) in table {
             let mut topics = vec![TRANSFER_TOPIC];

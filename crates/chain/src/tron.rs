@@ -8,6 +8,8 @@
 mod address;
 mod balances;
 mod fee;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod second_reading;
 mod transaction;
 mod wire;

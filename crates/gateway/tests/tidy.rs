@@ -44,7 +44,7 @@ fn files() -> Vec<File> {
             let (path, name) = (entry.path(), entry.file_name().to_string_lossy().into_owned());
             let hidden = name.starts_with('.') && name != ".ci";
             if entry.file_type().unwrap().is_dir() {
-                if !hidden && !matches!(name.as_str(), "target" | "node_modules") {
+                if !hidden && !matches!(name.as_str(), "target" | "node_modules" | "artifacts") {
                     folders.push(path);
                 }
                 continue;

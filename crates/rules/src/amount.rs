@@ -245,6 +245,10 @@ impl FromStr for Raw {
     type Err = AmountError;
 
     fn from_str(text: &str) -> Result<Self, AmountError> {
+        // The parser would take an empty text for nothing, and digits with underscores between them.
+        if text.is_empty() || !text.bytes().all(|digit| digit.is_ascii_digit()) {
+            return Err(AmountError::Malformed);
+        }
         U256::from_str_radix(text, 10).map(Self).map_err(|_| AmountError::Malformed)
     }
 }
@@ -302,6 +306,18 @@ mod tests {
         let forged = Raw::from_be_bytes([0xff; 32]);
         assert_eq!(forged.to_amount(6), None);
         assert_eq!(forged.saturating_add(forged), forged);
+    }
+
+    #[test]
+    fn base_units_are_read_from_plain_digits_alone() {
+        let most = "115792089237316195423570985008687907853269984665640564039457584007913129639935";
+        for text in ["0", "1", "1700000000", most] {
+            assert_eq!(text.parse::<Raw>().unwrap().to_string(), text);
+        }
+        let beyond = "115792089237316195423570985008687907853269984665640564039457584007913129639936";
+        for text in ["", "_", "1_000", "+1", "-1", " 1", "1 ", "0x1", "1.0", "١", beyond] {
+            assert_eq!(text.parse::<Raw>(), Err(AmountError::Malformed), "{text}");
+        }
     }
 
     proptest::proptest! {

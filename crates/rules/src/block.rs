@@ -83,6 +83,10 @@ impl FromStr for Hash {
 
     fn from_str(text: &str) -> Result<Self, HashError> {
         let text = text.strip_prefix("0x").unwrap_or(text);
+        // The decoder would take a second 0x.
+        if text.len() != 64 {
+            return Err(HashError);
+        }
         hex::decode_to_array(text).map(Self).map_err(|_| HashError)
     }
 }
@@ -150,4 +154,20 @@ pub struct Block {
     /// What the token contract said of itself, in the order of the chain. Those that do not read
     /// as one are left out: no money is in them, and no block waits for them.
     pub notices: Vec<TokenNotice>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_hash_is_64_digits_behind_at_most_one_prefix() {
+        let digits = "ab".repeat(32);
+        for text in [digits.clone(), format!("0x{digits}"), digits.to_uppercase()] {
+            assert_eq!(text.parse(), Ok(Hash([0xab; 32])));
+        }
+        for text in [format!("0x0x{digits}"), digits[2..].to_owned(), format!("{digits}ab"), format!("0x{}", &digits[2..]), String::new()] {
+            assert_eq!(text.parse::<Hash>(), Err(HashError), "{text}");
+        }
+    }
 }

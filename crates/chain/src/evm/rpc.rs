@@ -140,9 +140,7 @@ impl Rpc {
 
     /// One call.
     pub(super) async fn one(&self, endpoint: &Endpoint, call: &Call) -> Result<Told, Failure> {
-        let answer = endpoint.post("", &Request::new(0, call), 1).await?;
-        let reply: Reply = serde_json::from_slice(&answer).map_err(|error| garbled(&error))?;
-        reply.told()
+        read_reply(&endpoint.post("", &Request::new(0, call), 1).await?)
     }
 
     /// Many calls, answered in their order: in batches as large as the endpoint accepts, one by
@@ -176,17 +174,26 @@ impl Rpc {
 /// One batch; `None` when the endpoint does not take a batch of this size.
 async fn batch(endpoint: &Endpoint, calls: &[Call]) -> Result<Option<Vec<Told>>, Failure> {
     let requests: Vec<Request> = (0..).zip(calls).map(|(id, call)| Request::new(id, call)).collect();
-    let answer = endpoint.post("", &requests, u32::try_from(calls.len()).unwrap_or(u32::MAX)).await?;
+    read_batch(&endpoint.post("", &requests, u32::try_from(calls.len()).unwrap_or(u32::MAX)).await?, calls)
+}
+
+/// The answer to one call.
+pub(super) fn read_reply(answer: &[u8]) -> Result<Told, Failure> {
+    let reply: Reply = serde_json::from_slice(answer).map_err(|error| garbled(&error))?;
+    reply.told()
+}
+
+/// The answers to the calls of a batch, in the order of the calls; `None` as in [`batch`].
+pub(super) fn read_batch(answer: &[u8], calls: &[Call]) -> Result<Option<Vec<Told>>, Failure> {
     if matches!(answer.trim_ascii_start().first(), Some(b'{')) {
         // One answer to many questions: an error about the batch itself.
-        let reply: Reply = serde_json::from_slice(&answer).map_err(|error| garbled(&error))?;
-        return match reply.told()? {
+        return match read_reply(answer)? {
             Err(error) if matches!(error.meaning(), Meaning::Busy | Meaning::Forbidden) => Err(error.failure("batch")),
             Err(_) => Ok(None),
             Ok(_) => Err(Failure::transient("one answer to a batch of calls")),
         };
     }
-    let replies: Vec<Reply> = serde_json::from_slice(&answer).map_err(|error| garbled(&error))?;
+    let replies: Vec<Reply> = serde_json::from_slice(answer).map_err(|error| garbled(&error))?;
     // JSON-RPC lets the answers come in any order.
     let mut by_id: HashMap<u64, Reply> = HashMap::with_capacity(replies.len());
     for reply in replies {

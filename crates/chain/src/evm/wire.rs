@@ -250,7 +250,8 @@ fn parse<'a, T: Deserialize<'a>>(what: &str, result: &'a str) -> Result<T, Failu
 }
 
 fn quantity(text: &str) -> Result<u64, Failure> {
-    let digits = text.strip_prefix("0x").ok_or_else(|| garbled("a number", text))?;
+    // The parser would take a sign.
+    let digits = text.strip_prefix("0x").filter(|digits| !digits.starts_with('+')).ok_or_else(|| garbled("a number", text))?;
     u64::from_str_radix(digits, 16).map_err(|_| garbled("a number", text))
 }
 
@@ -367,6 +368,16 @@ mod tests {
     fn header(number: u64, hash: &str) -> Header {
         let hash = hash.parse().unwrap();
         Header { at: BlockRef { number, hash, parent: hash, time: Time::default() }, bloom: None, transactions: None }
+    }
+
+    #[test]
+    fn a_number_is_hex_digits_alone() {
+        for (text, expected) in [("0x0", 0), ("0x1", 1), ("0xa4b1", 42_161), ("0xffffffffffffffff", u64::MAX)] {
+            assert_eq!(read_quantity(&format!("\"{text}\"")), Ok(expected));
+        }
+        for text in ["", "0x", "1", "0x+1", "0x-1", "0x 1", "0x1_0", "0xg", "0x10000000000000000"] {
+            read_quantity(&format!("\"{text}\"")).expect_err(text);
+        }
     }
 
     #[test]

@@ -239,7 +239,9 @@ fn database_url(text: &str) -> Result<DatabaseUrl, Found> {
     match engine {
         "sqlite" => sqlite_path(rest, driver).map(DatabaseUrl::Sqlite),
         "postgres" | "postgresql" => {
-            let url = Url::parse(&format!("postgres:{rest}")).ok().filter(|url| url.path().len() > 1);
+            // Without the slashes it would be a path, and no server's address.
+            let url = rest.starts_with("//").then(|| Url::parse(&format!("postgres:{rest}")).ok()).flatten();
+            let url = url.filter(|url| url.path().len() > 1);
             url.map_or_else(
                 || words("a postgres URL without a database name, or one that cannot be read (not shown)"),
                 |url| Ok(DatabaseUrl::Postgres(SecretUrl::new(url))),
@@ -267,7 +269,7 @@ fn sqlite_path(rest: &str, driver: Option<&str>) -> Result<PathBuf, Found> {
         let name = parameter.split_once('=').map_or(parameter, |(name, _)| name);
         return words(format!("the parameter {}, which is not known here; leave it out", quote(name)));
     }
-    if path.is_empty() || path.ends_with('/') {
+    if path.is_empty() || path.ends_with('/') || path.contains('\0') {
         return words("no file name in it");
     }
     Ok(PathBuf::from(path))
@@ -508,10 +510,13 @@ mod tests {
             postgresql+asyncpg://u:p@db/shop        postgres://u:p@db/shop
             postgres:///shop?host=/run/postgresql   postgres:///shop?host=/run/postgresql
             postgres://u:p@db                       -
+            postgres:shop                           -
+            postgres:/shop                          -
             postgres://u:p@db:port/shop             -
             mysql://u:p@db/shop                     -
             ./x.db                                  -",
         );
+        DATABASE_URL.read("sqlite://x\0.db").unwrap_err();
         for (url, expected) in [
             ("sqlite://../../my books#1.db", "sqlite:../../my%20books%231.db"),
             ("sqlite:///var/lib/100%.db", "sqlite:/var/lib/100%25.db"),

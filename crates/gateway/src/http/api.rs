@@ -82,15 +82,27 @@ fn text(name: &str, value: Option<String>) -> Result<Option<String>, Problem> {
     }
 }
 
+/// True when a text in it, be it a name, has the NUL character.
+fn holds_nul(value: &Value) -> bool {
+    match value {
+        Value::String(text) => text.contains('\0'),
+        Value::Array(list) => list.iter().any(holds_nul),
+        Value::Object(map) => map.iter().any(|(name, value)| name.contains('\0') || holds_nul(value)),
+        _ => false,
+    }
+}
+
 /// An http or https URL.
 fn web_url(name: &str, value: Option<String>) -> Result<Option<String>, Problem> {
     let Some(text) = value else { return Ok(None) };
     let wrong = || Problem::invalid(&format!("/{name}"), format!("expected an http or https URL of at most {URL_MAX} characters"));
     let url = url::Url::parse(&text).map_err(|_| wrong())?;
-    if !matches!(url.scheme(), "http" | "https") || url.host_str().is_none() || text.len() > URL_MAX {
+    let url = url.to_string();
+    // It is kept as it is written in full, every foreign letter three times as long.
+    if !["http://", "https://"].iter().any(|scheme| url.starts_with(scheme)) || text.len().max(url.len()) > URL_MAX {
         return Err(wrong());
     }
-    Ok(Some(url.to_string()))
+    Ok(Some(url))
 }
 
 /// An amount of money that is more than nothing.
@@ -104,12 +116,14 @@ fn money(pointer: &str, text: &str) -> Result<Amount, Problem> {
 
 impl CreateOrder {
     /// What is wished for, every field checked.
-    fn wish(self) -> Result<Wish, Problem> {
-        let metadata = Value::Object(self.metadata.unwrap_or_default()).to_string();
+    pub(super) fn wish(self) -> Result<Wish, Problem> {
+        let metadata = Value::Object(self.metadata.unwrap_or_default());
+        let nul = holds_nul(&metadata);
+        let metadata = metadata.to_string();
         if metadata.len() > METADATA_MAX {
             return Err(Problem::invalid("/metadata", format!("expected at most {METADATA_MAX} bytes of JSON")));
         }
-        if metadata.contains("\\u0000") {
+        if nul {
             return Err(Problem::invalid("/metadata", "expected text without the NUL character"));
         }
         let payer_chooses = self.network.is_none();
@@ -223,7 +237,7 @@ pub fn limit(asked: Option<u32>) -> Result<u32, Problem> {
 pub fn read_cursor(cursor: Option<String>) -> Result<Option<String>, Problem> {
     let Some(cursor) = cursor else { return Ok(None) };
     let id = URL_SAFE_NO_PAD.decode(cursor).ok().and_then(|bytes| String::from_utf8(bytes).ok());
-    id.filter(|id| id.len() < 64 && id.is_ascii())
+    id.filter(|id| id.len() < 64 && id.bytes().all(|byte| byte.is_ascii_graphic()))
         .map(Some)
         .ok_or_else(|| Problem::invalid("cursor", "expected next_cursor of the page before"))
 }
@@ -239,7 +253,7 @@ pub fn moment(name: &str, text: Option<String>) -> Result<Option<Time>, Problem>
 }
 
 impl ListOrders {
-    fn filter(self) -> Result<(OrderFilter, u32), Problem> {
+    pub(super) fn filter(self) -> Result<(OrderFilter, u32), Problem> {
         let status = self.status.map(|name| {
             Status::from_name(&name).ok_or_else(|| Problem::invalid("status", "expected pending, confirming, paid, expired or cancelled"))
         });

@@ -7,6 +7,8 @@ mod api;
 mod auth;
 mod chain;
 mod docs;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod health;
 mod hooks;
 mod idempotency;

@@ -5,7 +5,7 @@ use axum::body::Bytes;
 use axum::extract::{FromRequest, FromRequestParts, Query, Request};
 use axum::http::header::CONTENT_TYPE;
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::{HeaderMap, StatusCode, Uri};
 use futures_util::StreamExt as _;
 use serde::de::DeserializeOwned;
 
@@ -17,6 +17,9 @@ const BODY_MAX: usize = 256 * 1024;
 
 /// How much of a body that is too large is read before its sender is cut off.
 const BODY_DISCARD_MAX: usize = 16 * 1024 * 1024;
+
+/// How much of what was sent is repeated in an answer that refuses it.
+const ECHO_CHARS_MAX: usize = 1_000;
 
 /// A body and what belongs to it, not yet read as JSON.
 pub struct RawBody {
@@ -89,7 +92,7 @@ pub enum EmptyBody {
 }
 
 /// Reads JSON and says what is wrong where.
-fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
+pub(super) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
     let mut reader = serde_json::Deserializer::from_slice(bytes);
     let value = serde_path_to_error::deserialize(&mut reader).map_err(|error| {
         let path = error.path().clone();
@@ -97,10 +100,18 @@ fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
         if !error.is_data() {
             return Problem::malformed(format!("the body is not JSON: {}", position(&error)));
         }
-        invalid(&pointer(&path), &error.to_string())
+        invalid(&cut(&pointer(&path)), &cut(&error.to_string()))
     })?;
     reader.end().map_err(|error| Problem::malformed(format!("the body is not one JSON document: {}", position(&error))))?;
     Ok(value)
+}
+
+/// A text that may be as long as what was sent.
+fn cut(text: &str) -> String {
+    match text.char_indices().nth(ECHO_CHARS_MAX) {
+        Some((end, _)) => format!("{}…", text.get(..end).unwrap_or_default()),
+        None => text.to_owned(),
+    }
 }
 
 fn position(error: &serde_json::Error) -> String {
@@ -145,12 +156,21 @@ impl<T: DeserializeOwned> FromRequestParts<App> for Params<T> {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, _: &App) -> Result<Self, Problem> {
-        let Query(query) = Query::<T>::try_from_uri(&parts.uri).map_err(|rejection| {
-            let text = rejection.body_text();
-            let message = text.rsplit(": ").next().unwrap_or(&text).to_owned();
-            let name = text.split('`').nth(1).unwrap_or("query").to_owned();
-            Problem::invalid(&name, message)
-        })?;
-        Ok(Self(query))
+        read_query(&parts.uri).map(Self)
     }
+}
+
+/// The query of an address.
+pub(super) fn read_query<T: DeserializeOwned>(uri: &Uri) -> Result<T, Problem> {
+    // PostgreSQL text holds no NUL: what asks for one would look like a database that is gone.
+    if uri.query().is_some_and(|query| query.contains("%00")) {
+        return Err(Problem::invalid("query", "expected text without the NUL character"));
+    }
+    let Query(query) = Query::<T>::try_from_uri(uri).map_err(|rejection| {
+        let text = rejection.body_text();
+        let message = text.rsplit(": ").next().unwrap_or(&text).to_owned();
+        let name = text.split('`').nth(1).unwrap_or("query").to_owned();
+        Problem::invalid(&cut(&name), cut(&message))
+    })?;
+    Ok(query)
 }

@@ -30,6 +30,10 @@ fn checked_reason(reason: &str) -> Result<&str, Problem> {
     if reason.is_empty() || reason.chars().count() > REASON_MAX {
         return Err(Problem::invalid("/reason", format!("expected 1 to {REASON_MAX} characters")));
     }
+    // PostgreSQL text holds no NUL.
+    if reason.contains('\0') {
+        return Err(Problem::invalid("/reason", "expected text without the NUL character"));
+    }
     Ok(reason)
 }
 

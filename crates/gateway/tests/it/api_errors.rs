@@ -96,6 +96,14 @@ async fn a_body_that_is_wrong_says_where() {
         (json!({ "amount": "1", "network": NETWORK, "metadata": "text" }), 422, Some("/metadata")),
         (json!({ "amount": "1", "network": NETWORK, "user_id": long }), 422, Some("/user_id")),
         (json!({ "amount": "1", "network": NETWORK, "merchant_order_id": "" }), 422, Some("/merchant_order_id")),
+        (json!({ "amount": "1", "network": NETWORK, "user_id": "a\u{0}b" }), 422, Some("/user_id")),
+        (json!({ "amount": "1", "network": NETWORK, "metadata": { "x": [{ "\u{0}": 1 }] } }), 422, Some("/metadata")),
+        // Short as it was sent, and three times as long as it is kept.
+        (
+            json!({ "amount": "1", "network": NETWORK, "callback_url": format!("http://x.test/{}", "é".repeat(900)) }),
+            422,
+            Some("/callback_url"),
+        ),
         (json!([]), 422, None),
         (json!("order"), 422, None),
         (json!(null), 422, None),
@@ -109,6 +117,18 @@ async fn a_body_that_is_wrong_says_where() {
     // The unknown member is named to the reader, too.
     let answer = api.post(ORDERS, &json!({ "amount": "1", "netwrok": NETWORK })).await;
     assert!(answer.some_problem(422).to_string().contains("netwrok"), "{answer:?}");
+
+    // However much is wrong, the answer is short.
+    for body in [json!({ long.repeat(20): 1 }), json!({ "amount": "1", "network": 1, "metadata": long.repeat(20) })] {
+        let answer = api.post(ORDERS, &body).await;
+        assert!(answer.some_problem(422).to_string().len() < 8_000, "{answer:?}");
+    }
+    // Six letters that look like an escape are none, and a number comes back as it was.
+    for metadata in [r#"{"x":"\\u0000"}"#, r#"{"x":3.3333333333e50}"#] {
+        let body = format!(r#"{{"amount":"1","network":"{NETWORK}","metadata":{metadata}}}"#);
+        let answer = api.request(Method::POST, ORDERS).body("application/json", &body).send().await;
+        assert_eq!(answer.expect(201).json()["metadata"].to_string().replace("e+", "e"), metadata);
+    }
 
     // Not JSON at all is malformed; another type is not taken; too much is cut off.
     let send = async |kind: &str, body: &str| api.request(Method::POST, ORDERS).body(kind, body).send().await;
@@ -416,6 +436,10 @@ async fn lists_are_paged_and_filtered() {
         "amount_min=abc",
         "created_from=yesterday",
         "colour=red",
+        "user_id=%00",
+        "user_id=a%00b",
+        "network=%00",
+        "cursor=AA",
     ] {
         let answer = api.get(&format!("{ORDERS}?{query}")).await;
         assert!([400, 422].contains(&answer.status), "{query}: {answer:?}");
