@@ -67,9 +67,8 @@ fn secrets(name: &str, around: &str) {
     // The path of a file is shown; there is no password in it.
     for url in urls.iter().filter(|url| !url.trim_start().to_ascii_lowercase().starts_with("sqlite")) {
         let url = quoted(url);
-        let is_host = ["http://", "https://"]
-            .iter()
-            .any(|scheme| url.to_ascii_lowercase().starts_with(&format!("'{scheme}{SECRET}").to_ascii_lowercase()));
+        // What stands before the first :// is a scheme, and what follows is the host, which is shown.
+        let is_host = url.contains(&format!("://{SECRET}"));
         let file = format!(
             "[database]\nurl = {url}\n[server]\npublic_url = {url}\n[networks.ethereum]\nrpc = [{url}]\n\
              webhook_secret = {url}\n[networks.tron]\nrpc = [{{ url = 'https://n.example', headers = {{ X = {url} }} }}]\n"
@@ -81,7 +80,6 @@ fn secrets(name: &str, around: &str) {
             }
             for file in [file.as_str(), ""] {
                 let shown = match load((name, &url[1..url.len() - 1]), file) {
-                    // The half before the secret was a scheme: what came after it was the host, which is shown.
                     Ok(_) if is_host => continue,
                     Ok(config) => format!("{config:?} {} {:?}", config.database.url, config.warnings),
                     Err(error) => format!("{error} {error:?}"),
