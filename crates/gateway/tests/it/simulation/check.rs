@@ -160,7 +160,7 @@ impl Books {
             .collect();
         let alerts = sqlx::query("SELECT kind, about FROM alerts").fetch_all(&mut db).await.unwrap();
         let mut events: BTreeMap<String, Vec<String>> = BTreeMap::new();
-        for row in sqlx::query("SELECT order_id, kind FROM events ORDER BY seq").fetch_all(&mut db).await.unwrap() {
+        for row in sqlx::query("SELECT subject_id, kind FROM events ORDER BY seq").fetch_all(&mut db).await.unwrap() {
             events.entry(row.get(0)).or_default().push(row.get(1));
         }
         db.close().await.unwrap();
