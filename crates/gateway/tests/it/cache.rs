@@ -1,5 +1,5 @@
 //! The cache with a real Redis, and with what only listens where Redis should be. Nothing here
-//! measures time: it counts how often a source was asked, and what Redis was asked.
+//! measures the machine's time: it counts how often a source was asked, and what Redis was asked.
 
 use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::SeqCst};
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use tidegate::cache::{Cache, Cached, ENTRY_BYTES_MAX, RedisHealth};
+use tidegate::cache::{Cache, Cached, ENTRY_BYTES_MAX, RedisHealth, WAIT_MAX};
 use tidegate::config::SecretUrl;
 
 use crate::anvil::Anvil;
@@ -247,9 +247,15 @@ async fn a_redis_that_hangs_is_asked_once_and_then_left_alone() {
     user.healthy().await;
     let before = redis.carried_out("getrange");
     redis.hang();
+    // From here on time passes only while everybody waits.
+    tokio::time::pause();
+    let start = tokio::time::Instant::now();
     for number in 0..300 {
         assert_eq!(user.ask(&format!("key {number}")).await.0, "user");
     }
+    let waited = start.elapsed();
+    assert!(waited >= WAIT_MAX && waited < WAIT_MAX * 3, "300 look-ups waited {waited:?} for Redis");
+    tokio::time::resume();
     assert_eq!(user.calls(), 300, "every value came from the source");
     let reason = user.degraded().await;
     assert_eq!(reason, "does not answer in time");
@@ -445,6 +451,30 @@ async fn the_program_says_how_redis_does_and_works_without_it() {
     assert!((1..=3).contains(&lines("Redis is left alone")), "{output}");
     assert!((2..=4).contains(&lines("Redis answers")), "{output}");
     assert!(!output.contains("hunter2") && !done.output().contains("hunter2"), "{output}");
+}
+
+#[tokio::test]
+async fn trouble_with_redis_is_logged_once_and_not_at_each_try() {
+    let (url, connections) = listener("HTTP/1.1 400 Bad Request\r\n\r\n");
+    let home = Home::new(&Settings::new("http://127.0.0.1:1", [7; 20]));
+    let config = home.config_file();
+    let mut command = home.command(&["serve", "--config", config.to_str().unwrap()]);
+    command.env("REDIS_URL", url.replace("redis://", "redis://:hunter2@"));
+    let mut gateway = Gateway::start(&mut command).await;
+    let api = gateway.api("").with_key(None);
+    eventually("Redis was tried again and again", async || {
+        // No network works here, so the whole is unhealthy; Redis is not.
+        let health = api.get("/health/blockchain").await.json();
+        assert_eq!(health["details"]["redis"], json!({ "status": "degraded", "reason": "answers what Redis would not" }));
+        let tries = connections.load(SeqCst);
+        if tries >= 3 { Ok(()) } else { Err(tries) }
+    })
+    .await;
+    gateway.terminate().await;
+    let output = gateway.process.output();
+    let lines: Vec<&str> = output.lines().filter(|line| line.contains("Redis")).collect();
+    assert!(matches!(lines[..], [line] if line.contains("left alone") && line.contains("answers what Redis would not")), "{lines:?}");
+    assert!(!output.contains("hunter2"), "{output}");
 }
 
 #[tokio::test]
