@@ -242,7 +242,7 @@ impl Cache {
         Ok(Fetched { value: Arc::new(value), age: asked_at.elapsed() })
     }
 
-    /// How Redis does; asks it. Takes at most twice [`WAIT_MAX`], and two seconds the first time.
+    /// How Redis does; asks it. Takes at most twice [`WAIT_MAX`], and about two seconds the first time.
     pub async fn redis(&self) -> RedisHealth {
         match &self.0.redis {
             Some(redis) => redis.health().await,

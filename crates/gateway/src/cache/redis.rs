@@ -129,11 +129,13 @@ impl Redis {
         }
     }
 
-    /// How Redis does now: asks it. Takes at most [`WAIT_MAX`], and [`CONNECT_MAX`] the first time.
+    /// How Redis does now: asks it. Takes at most twice [`WAIT_MAX`], and about [`CONNECT_MAX`] the
+    /// first time.
     pub(super) async fn health(&self) -> RedisHealth {
         self.queue();
         let mut state = self.state.subscribe();
-        let _ = timeout(CONNECT_MAX.saturating_add(WAIT_MAX), state.wait_for(|state| *state != State::Starting)).await;
+        // The task gives up after CONNECT_MAX, which is heard here a moment later.
+        let _ = timeout(CONNECT_MAX.saturating_mul(2), state.wait_for(|state| *state != State::Starting)).await;
         let (answer, answered) = oneshot::channel();
         if self.ask(Request::Ping { answer }).is_some() {
             // The task may be a moment later than we are in finding that no answer comes.

@@ -20,7 +20,7 @@ use crate::wait::eventually;
 const KIND: Cached = Cached::Balance;
 
 /// How often each worker of a load asks.
-const LOAD_PACE: Duration = Duration::from_millis(2);
+const LOAD_PACE: Duration = Duration::from_millis(20);
 
 /// A process that uses the cache: its cache, and how often it asked the source.
 #[derive(Clone)]
@@ -169,7 +169,7 @@ async fn what_is_not_ours_under_our_key_is_a_miss_and_is_replaced() {
         &["SET", stored, &huge, "PX", "100000"],
         // Good, but without an end, or with a later one than we set.
         &["SET", stored, "\"for ever\""],
-        &["SET", stored, "\"too long\"", "PX", "300500"],
+        &["SET", stored, "\"too long\"", "PX", "900000"],
         &["LPUSH", stored, "a", "list"],
     ];
     for command in garbage {
@@ -198,8 +198,9 @@ async fn a_redis_that_dies_and_comes_back_fails_nobody() {
     let (one, two) = (User::new("one", &redis.url()), User::new("two", &redis.url()));
     one.healthy().await;
     two.healthy().await;
+    shares(&one, &two).await;
     let stop = Arc::new(std::sync::atomic::AtomicBool::new(false));
-    let load: Vec<_> = (0..8)
+    let load: Vec<_> = (0..4)
         .map(|worker| {
             let (user, stop) = (one.clone(), Arc::clone(&stop));
             tokio::spawn(async move {
@@ -215,22 +216,19 @@ async fn a_redis_that_dies_and_comes_back_fails_nobody() {
         })
         .collect();
     for _ in 0..2 {
-        shares(&one, &two).await;
         redis.kill();
         let reason = two.degraded().await;
         assert!(reason.contains("closed the connection") || reason.contains("cannot be reached") || reason.contains("in time"), "{reason}");
         one.degraded().await;
         // What is in the process is still there.
-        one.ask("kept").await;
+        two.ask("kept").await;
         let calls = two.calls();
         two.ask("kept").await;
-        two.ask("kept").await;
-        assert!(two.calls() <= calls + 1);
+        assert_eq!(two.calls(), calls);
         redis.restart().await;
         one.healthy().await;
         two.healthy().await;
     }
-    shares(&two, &one).await;
     stop.store(true, SeqCst);
     let mut asked = 0;
     for worker in load {
@@ -238,6 +236,7 @@ async fn a_redis_that_dies_and_comes_back_fails_nobody() {
         asked += worker.await.unwrap();
     }
     assert!(asked > 0);
+    shares(&two, &one).await;
 }
 
 #[tokio::test]
@@ -509,8 +508,12 @@ async fn redis_is_spoken_to_with_tls_where_its_certificate_is_trusted() {
         if trusted {
             command.env("SSL_CERT_FILE", &cert);
         }
-        let done = crate::gateway::Done::of(&mut command);
-        let line = done.stdout.lines().find(|line| line.contains(" redis ")).unwrap_or_else(|| panic!("{done:?}"));
-        assert!(line.contains(expected), "{host}:{port}, trusted: {trusted}: {line}");
+        // A machine with too much to do may not connect in time at first.
+        eventually(&format!("{host}:{port}, trusted: {trusted}: {expected}"), async || {
+            let done = crate::gateway::Done::of(&mut command);
+            let line = done.stdout.lines().find(|line| line.contains(" redis ")).unwrap_or_else(|| panic!("{done:?}"));
+            if line.contains(expected) { Ok(()) } else { Err(line.to_owned()) }
+        })
+        .await;
     }
 }
