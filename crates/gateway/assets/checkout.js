@@ -78,11 +78,30 @@
 
   // --- The fragment -------------------------------------------------------------------------
 
-  // What a fragment says, without what changes each second.
+  // What a fragment says, without what changes each second and what the reader has done to it.
   function signature(element) {
     const copy = element.cloneNode(true);
     for (const shown of copy.querySelectorAll("[data-countdown]")) shown.textContent = "";
+    for (const details of copy.querySelectorAll("details")) details.open = false;
+    for (const field of copy.querySelectorAll("input[type=text]")) field.removeAttribute("value");
     return copy.innerHTML;
+  }
+
+  // What the reader has typed or picked, to be put into the next fragment.
+  function filled() {
+    const touched = Array.from(order.querySelectorAll("input[type=text], select")).filter((field) => {
+      if (field.tagName !== "SELECT") return field.value !== field.defaultValue;
+      return Array.from(field.options).some((option) => option.selected !== option.defaultSelected);
+    });
+    return touched.map((field) => [field.id, field.value]);
+  }
+
+  // An answer stays until the order's state changes or another takes its place: a fragment that was
+  // asked for later knows nothing of it.
+  function keepAnswer(next) {
+    const shown = order.querySelector("#handin #answer:not([hidden])");
+    const place = next.querySelector("#handin #answer[hidden]");
+    if (shown && place && next.dataset.announce === order.dataset.announce) place.replaceWith(shown.cloneNode(true));
   }
 
   let shownSignature = signature(order);
@@ -98,6 +117,7 @@
     if (asked < latestAsked) return true;
     latestAsked = asked;
     const next = document.importNode(found, true);
+    keepAnswer(next);
     const nextSignature = signature(next);
     tellTime(next, asked);
     if (nextSignature === shownSignature) {
@@ -105,6 +125,8 @@
       Object.assign(order.dataset, next.dataset);
     } else {
       const focused = order.contains(document.activeElement) ? document.activeElement : null;
+      const caret = focused && focused.type === "text" ? [focused.selectionStart, focused.selectionEnd] : null;
+      const fields = filled();
       const open = Array.from(order.querySelectorAll("details[open]"), (details) => details.id);
       const [x, y] = [window.scrollX, window.scrollY];
       order.replaceWith(next);
@@ -114,11 +136,16 @@
         const details = document.getElementById(id);
         if (details) details.open = true;
       }
+      for (const [id, value] of fields) {
+        const field = document.getElementById(id);
+        if (field) field.value = value;
+      }
       enhance();
       if (focused) {
         const again = focused.id && document.getElementById(focused.id);
         const target = again && !again.disabled ? again : document.getElementById("state-title");
         if (target) target.focus({ preventScroll: true });
+        if (caret && target === again) target.setSelectionRange(...caret);
       }
       window.scrollTo(x, y);
     }
@@ -275,8 +302,7 @@
     if (!form.hasAttribute || !form.hasAttribute("data-swap")) return;
     event.preventDefault();
     if (form.getAttribute("aria-busy") === "true") return;
-    const data = new URLSearchParams();
-    for (const input of form.querySelectorAll("input[name]")) data.append(input.name, input.value);
+    const data = new URLSearchParams(new FormData(form));
     if (event.submitter && event.submitter.name) data.append(event.submitter.name, event.submitter.value);
     form.setAttribute("aria-busy", "true");
     const asked = performance.now();
@@ -286,8 +312,12 @@
       const html = await answer.text();
       // The answer leads back to the page itself; anything else that went well is looked up.
       const swapped = swap(html, asked);
-      if (swapped) polledAt = performance.now();
-      else if (answer.ok) refresh();
+      if (swapped) {
+        polledAt = performance.now();
+        const told = order.querySelector(".answer:not([hidden])");
+        if (told) say(told.textContent);
+      }
+      if (!swapped && answer.ok) refresh();
       done = swapped || answer.ok;
     } catch {
       done = false;

@@ -9,6 +9,7 @@ mod chain;
 mod docs;
 #[cfg(fuzzing)]
 pub mod fuzzing;
+mod hand_in;
 mod health;
 mod hooks;
 mod idempotency;
@@ -62,6 +63,7 @@ pub struct App {
     gateway: Arc<Gateway>,
     keys: Arc<auth::Keys>,
     offenders: Arc<auth::Offenders>,
+    tries: Arc<hand_in::Tries>,
     stop: watch::Receiver<bool>,
 }
 
@@ -72,6 +74,7 @@ fn router(app: App) -> Router {
         .merge(api)
         .merge(health::routes())
         .merge(pay::routes())
+        .merge(hand_in::routes())
         .merge(hooks::routes())
         .with_state(app)
         .merge(docs::pages(document))
@@ -170,7 +173,7 @@ impl IntoResponse for Problem {
 /// # Errors
 /// When the listener breaks.
 pub async fn serve(gateway: Arc<Gateway>, listener: TcpListener, stop: watch::Receiver<bool>) -> std::io::Result<()> {
-    let app = App { gateway, keys: Arc::default(), offenders: Arc::default(), stop: stop.clone() };
+    let app = App { gateway, keys: Arc::default(), offenders: Arc::default(), tries: Arc::default(), stop: stop.clone() };
     let service = router(app).into_make_service_with_connect_info::<SocketAddr>();
     let server = axum::serve(listener, service).with_graceful_shutdown(stopped(stop.clone()));
     tokio::select! {

@@ -25,7 +25,7 @@ use crate::clock;
 use crate::dev::PayKind;
 use crate::gateway::{Gateway, NetworkHealth, NetworkPart, Wake};
 use crate::orders;
-use crate::pages::{self, CheckoutView, ErrorKind, Lang, NetworkOption, Notice, SandboxNetwork, SandboxPanel, Unavailable};
+use crate::pages::{self, CheckoutView, ErrorKind, Lang, LeasedNetwork, NetworkOption, Notice, SandboxNetwork, SandboxPanel, Unavailable};
 use crate::problem::Problem;
 use crate::store::OrderRow;
 
@@ -52,19 +52,25 @@ async fn asset(kind: &'static str, content: &'static str) -> impl IntoResponse {
 
 /// How a page is asked for.
 #[derive(Deserialize)]
-struct PageQuery {
+pub struct PageQuery {
     lang: Option<String>,
     fragment: Option<String>,
 }
 
 impl PageQuery {
-    fn lang(&self, headers: &HeaderMap) -> Lang {
+    /// The language of the answer.
+    pub fn lang(&self, headers: &HeaderMap) -> Lang {
         Lang::choose(self.lang.as_deref(), headers.get(ACCEPT_LANGUAGE).and_then(|value| value.to_str().ok()))
+    }
+
+    /// True for the part of the page that changes, alone.
+    pub const fn wants_fragment(&self) -> bool {
+        self.fragment.is_some()
     }
 }
 
 /// A page with its policy.
-fn page(status: StatusCode, html: String) -> Response {
+pub fn page(status: StatusCode, html: String) -> Response {
     let mut response = (status, Html(html)).into_response();
     let headers = response.headers_mut();
     headers.insert(CONTENT_SECURITY_POLICY, HeaderValue::from_static(pages::CONTENT_SECURITY_POLICY));
@@ -73,7 +79,7 @@ fn page(status: StatusCode, html: String) -> Response {
 }
 
 /// What went wrong, as a page.
-fn error_page(problem: &Problem, lang: Lang) -> Response {
+pub fn error_page(problem: &Problem, lang: Lang) -> Response {
     let kind = match problem.status {
         StatusCode::NOT_FOUND => return page(problem.status, pages::not_found(lang)),
         StatusCode::TOO_MANY_REQUESTS => ErrorKind::TooManyRequests,
@@ -87,13 +93,14 @@ fn error_page(problem: &Problem, lang: Lang) -> Response {
 async fn checkout(State(app): State<App>, Path(id): Path<String>, Params(query): Params<PageQuery>, headers: HeaderMap) -> Response {
     let lang = query.lang(&headers);
     match show(&app.gateway, &id, None).await {
-        Ok(view) if query.fragment.is_some() => page(StatusCode::OK, pages::checkout_fragment(&view, lang)),
+        Ok(view) if query.wants_fragment() => page(StatusCode::OK, pages::checkout_fragment(&view, lang)),
         Ok(view) => page(StatusCode::OK, pages::checkout(&view, lang)),
         Err(problem) => error_page(&problem, lang),
     }
 }
 
-async fn show(gateway: &Gateway, id: &str, notice: Option<Notice>) -> Result<CheckoutView, Problem> {
+/// What the page of an order shows now.
+pub async fn show(gateway: &Gateway, id: &str, notice: Option<Notice>) -> Result<CheckoutView, Problem> {
     let row = orders::find(gateway, None, id).await?;
     let merchant = gateway.merchant(row.merchant).await?;
     Ok(checkout_view(gateway, &row, &merchant.name, notice, clock::now()))
@@ -142,6 +149,7 @@ fn checkout_view(gateway: &Gateway, row: &OrderRow, merchant: &str, notice: Opti
         address: public.address,
         payment_uri: public.payment_uri,
         options: network_options(gateway, row, now),
+        leased: leased_networks(gateway, row),
         confirmations: public.confirmations,
         confirmations_required: order.current.as_ref().map(|network| match terms.depth(network) {
             Depth::Blocks(blocks) => pages::Required::Number(blocks),
@@ -171,6 +179,7 @@ fn checkout_view(gateway: &Gateway, row: &OrderRow, merchant: &str, notice: Opti
         chain_past_expiry: is_past_expiry(row, &heads),
         redirect_url: public.redirect_url,
         notice,
+        handed_in: None,
         sandbox: gateway.sandbox.as_ref().map(|_| SandboxPanel {
             network: current
                 .map(|part| SandboxNetwork { network: part.config.name.to_string(), display_name: part.config.display_name.clone() }),
@@ -199,6 +208,17 @@ fn network_options(gateway: &Gateway, row: &OrderRow, now: Time) -> Vec<NetworkO
     let offered =
         gateway.networks().values().filter(|part| row.details.payer_chooses || row.order.current.as_ref() == Some(&part.config.name));
     offered.map(|part| option(part)).collect()
+}
+
+/// The networks on which the order was ever lent an address.
+fn leased_networks(gateway: &Gateway, row: &OrderRow) -> Vec<LeasedNetwork> {
+    let leased = |network: &Network| row.order.leases.iter().any(|lease| lease.network == *network);
+    let shown = |part: &NetworkPart| LeasedNetwork {
+        network: part.config.name.to_string(),
+        display_name: part.config.display_name.clone(),
+        current: row.order.current.as_ref() == Some(&part.config.name),
+    };
+    gateway.networks().values().filter(|part| leased(&part.config.name)).map(|part| shown(part)).collect()
 }
 
 /// The payer's choice, from the page's form or as JSON.
@@ -245,7 +265,7 @@ async fn choose_as_payer(gateway: &Gateway, id: &str, network: &Network) -> Resu
 }
 
 /// The fields of a form.
-fn read_form<T: serde::de::DeserializeOwned>(body: &RawBody) -> Result<T, Problem> {
+pub fn read_form<T: serde::de::DeserializeOwned>(body: &RawBody) -> Result<T, Problem> {
     let text = std::str::from_utf8(&body.bytes).map_err(|_| Problem::malformed("the form is not UTF-8"))?;
     let uri = format!("/?{text}").parse().map_err(|_| Problem::malformed("the form cannot be read"))?;
     let query = axum::extract::Query::<T>::try_from_uri(&uri).map_err(|rejection| Problem::invalid("form", rejection.body_text()))?;

@@ -227,6 +227,88 @@ pub enum Notice {
     OptionsClosed,
 }
 
+/// A network on which the order has an address.
+#[derive(Clone, Debug)]
+pub struct LeasedNetwork {
+    /// Its name in the configuration; posted to `/pay/{id}/transaction`.
+    pub network: String,
+    /// Its name for people.
+    pub display_name: String,
+    /// The payer's choice now.
+    pub current: bool,
+}
+
+/// What was found out about a transaction that a payer handed in, as far as it concerns his order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// It pays the order, and is settled.
+    Confirmed,
+    /// It pays the order, and is not settled yet.
+    Confirming,
+    /// It came after the order had ended, and does not count.
+    Late,
+    /// It waits for a block.
+    Waiting,
+    /// It is in a block that was not read yet, whoever it pays.
+    Unread,
+    /// It failed; the order still awaits money.
+    Failed,
+    /// It failed; the order awaits money no more.
+    FailedOver,
+    /// It pays nothing to this order, whoever else it may pay.
+    Foreign,
+    /// The network does not know it.
+    Unknown,
+    /// What was typed is no hash.
+    NotAHash,
+    /// The order has no address on that network.
+    NoAddress,
+    /// There were too many tries.
+    TooMany,
+    /// The network cannot be asked now.
+    Unreachable,
+}
+
+impl Outcome {
+    /// The word for programs.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Confirmed => "confirmed",
+            Self::Confirming => "confirming",
+            Self::Late => "late",
+            Self::Waiting => "waiting",
+            Self::Unread => "unread",
+            Self::Failed | Self::FailedOver => "failed",
+            Self::Foreign => "foreign",
+            Self::Unknown => "unknown",
+            Self::NotAHash => "not_a_hash",
+            Self::NoAddress => "no_address",
+            Self::TooMany => "too_many",
+            Self::Unreachable => "unreachable",
+        }
+    }
+
+    const fn tone(self) -> Tone {
+        match self {
+            Self::Confirmed => Tone::Done,
+            Self::Confirming | Self::Waiting | Self::Unread => Tone::Work,
+            _ => Tone::Care,
+        }
+    }
+}
+
+/// A transaction that the payer handed in, and the answer.
+#[derive(Clone, Debug)]
+pub struct HandedIn {
+    /// What he typed.
+    pub typed: String,
+    /// The name of the network in the configuration, if there is one.
+    pub network: Option<String>,
+    /// The answer.
+    pub outcome: Outcome,
+}
+
 /// The sandbox's "pay" panel; only `tidegate dev` fills it.
 #[derive(Clone, Debug)]
 pub struct SandboxPanel {
@@ -280,6 +362,8 @@ pub struct CheckoutView {
     pub qr_payload: Option<String>,
     /// The networks of this order: all that may be chosen, or the one it was made for.
     pub options: Vec<NetworkOption>,
+    /// The networks on which it was ever lent an address.
+    pub leased: Vec<LeasedNetwork>,
     /// The least among the counted transfers.
     pub confirmations: u64,
     /// What the order needs; `None` without a network.
@@ -300,6 +384,8 @@ pub struct CheckoutView {
     pub redirect_url: Option<String>,
     /// What a form answered.
     pub notice: Option<Notice>,
+    /// What the payer handed in, and what was found out about it.
+    pub handed_in: Option<HandedIn>,
     /// The sandbox's panel.
     pub sandbox: Option<SandboxPanel>,
 }
@@ -338,6 +424,28 @@ pub fn checkout(view: &CheckoutView, lang: Lang) -> String {
 #[must_use]
 pub fn checkout_fragment(view: &CheckoutView, lang: Lang) -> String {
     rendered(fragment(view, lang).render())
+}
+
+/// What a payer is told about a transaction on the network of this display name.
+#[must_use]
+pub fn outcome_text(outcome: Outcome, network: &str, lang: Lang) -> String {
+    let t = text::of(lang);
+    let text = match outcome {
+        Outcome::Confirmed => t.handed_confirmed,
+        Outcome::Confirming => t.handed_confirming,
+        Outcome::Late => t.handed_late,
+        Outcome::Waiting => t.handed_waiting,
+        Outcome::Unread => t.handed_unread,
+        Outcome::Failed => t.handed_failed,
+        Outcome::FailedOver => t.handed_failed_over,
+        Outcome::Foreign => t.handed_foreign,
+        Outcome::Unknown => t.handed_unknown,
+        Outcome::NotAHash => t.handed_not_a_hash,
+        Outcome::NoAddress => t.handed_no_address,
+        Outcome::TooMany => t.handed_too_many,
+        Outcome::Unreachable => t.handed_unreachable,
+    };
+    fill(text, &[("network", network)])
 }
 
 /// The page for an order that does not exist.
@@ -551,6 +659,11 @@ fn fragment(view: &CheckoutView, lang: Lang) -> Fragment<'_> {
         Some(Notice::OptionsClosed) => Some(t.options_closed.to_owned()),
         None => trouble.then(|| fill(t.network_trouble, &named)),
     };
+    let answer = view.handed_in.as_ref().map(|handed| {
+        let named = handed.network.as_deref().and_then(|name| view.leased.iter().find(|leased| leased.network == name));
+        let network = named.map_or(network, |named| named.display_name.as_str());
+        Answer { tone: handed.outcome.tone().class(), text: outcome_text(handed.outcome, network, lang) }
+    });
     let none_available = view.options.iter().all(|option| option.unavailable.is_some());
     let options: Vec<OptionRow<'_>> = view
         .options
@@ -610,6 +723,8 @@ fn fragment(view: &CheckoutView, lang: Lang) -> Fragment<'_> {
         steps: steps(words.step, t),
         words,
         notice,
+        hand_in: (may_hand_in(phase) && !view.leased.is_empty()).then(|| hand_in(view)),
+        answer,
         pay,
         choose: phase == Phase::Choose,
         none_available,
@@ -621,6 +736,42 @@ fn fragment(view: &CheckoutView, lang: Lang) -> Fragment<'_> {
         sandbox_kinds: [("exact", t.sandbox_exact), ("less", t.sandbox_less), ("more", t.sandbox_more), ("late", t.sandbox_late)],
         sandbox_lead: fill(t.sandbox_lead, &[("network", sandbox_network)]),
         shop_url: view.redirect_url.as_deref().filter(|url| is_web(url)),
+    }
+}
+
+/// True where a payer may have paid and see nothing of it.
+const fn may_hand_in(phase: Phase) -> bool {
+    match phase {
+        Phase::Pay
+        | Phase::PayRest
+        | Phase::Paused
+        | Phase::Closing
+        | Phase::Expired
+        | Phase::ExpiredPart
+        | Phase::ExpiredLate
+        | Phase::ExpiredMixed => true,
+        Phase::Choose
+        | Phase::ClosingUnchosen
+        | Phase::Confirming
+        | Phase::Paid
+        | Phase::PaidOver
+        | Phase::PaidLate
+        | Phase::PaidManual
+        | Phase::PaidReverted
+        | Phase::Cancelled
+        | Phase::CancelledMoney => false,
+    }
+}
+
+/// The form for a transaction's hash, as it was filled in last.
+fn hand_in(view: &CheckoutView) -> HandIn<'_> {
+    let handed = view.handed_in.as_ref();
+    let named = handed.and_then(|handed| handed.network.as_deref());
+    let known = named.filter(|name| view.leased.iter().any(|leased| leased.network == *name));
+    let row = |leased: &'_ LeasedNetwork| known.map_or(leased.current, |name| leased.network == name);
+    HandIn {
+        typed: handed.map_or("", |handed| handed.typed.as_str()),
+        networks: view.leased.iter().map(|leased| (leased, row(leased))).collect(),
     }
 }
 
@@ -711,6 +862,8 @@ struct Fragment<'a> {
     expires_at: (String, String),
     created_at: (String, String),
     notice: Option<String>,
+    hand_in: Option<HandIn<'a>>,
+    answer: Option<Answer>,
     pay: Option<Pay<'a>>,
     choose: bool,
     none_available: bool,
@@ -746,6 +899,19 @@ struct Pay<'a> {
     qr_svg: String,
     wallet_uri: Option<&'a str>,
     warnings: [String; 3],
+}
+
+/// The form for the hash of a transaction.
+struct HandIn<'a> {
+    typed: &'a str,
+    /// Each with whether it is the one that is picked.
+    networks: Vec<(&'a LeasedNetwork, bool)>,
+}
+
+/// What was found out about a transaction.
+struct Answer {
+    tone: &'static str,
+    text: String,
 }
 
 /// One network to choose.

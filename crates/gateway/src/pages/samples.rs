@@ -12,6 +12,10 @@ fn option(network: &str, display_name: &str, current: bool, unavailable: Option<
     NetworkOption { network: network.into(), display_name: display_name.into(), current, unavailable }
 }
 
+fn leased(network: &str, display_name: &str, current: bool) -> LeasedNetwork {
+    LeasedNetwork { network: network.into(), display_name: display_name.into(), current }
+}
+
 fn transfer(amount: &str, status: TransferStatus, confirmations: u64) -> Transfer {
     Transfer {
         tx_hash: "7c2d4a91b3f05e6680d1c27f3a9b4458e2f6701dd9c3b5a86e41f09b2c7de0f4".into(),
@@ -45,6 +49,7 @@ pub(super) fn pending() -> CheckoutView {
             option("ethereum", "Ethereum (ERC-20)", false, None),
             option("bsc", "BNB Smart Chain (BEP-20)", false, Some(Unavailable::Lagging)),
         ],
+        leased: vec![leased("tron", "TRON (TRC-20)", true)],
         confirmations: 0,
         confirmations_required: Some(Required::Number(19)),
         transfers: vec![],
@@ -55,6 +60,7 @@ pub(super) fn pending() -> CheckoutView {
         chain_past_expiry: false,
         redirect_url: Some("https://shop.example/orders/1001".into()),
         notice: None,
+        handed_in: None,
         sandbox: None,
     }
 }
@@ -64,7 +70,19 @@ pub(super) fn unchosen() -> CheckoutView {
     let mut view =
         CheckoutView { network: None, address: None, payment_uri: None, qr_payload: None, confirmations_required: None, ..pending() };
     view.options.iter_mut().for_each(|option| option.current = false);
+    view.leased.clear();
     view
+}
+
+/// A hash was handed in: a sample's, on TRON.
+pub(super) fn handed_in(view: CheckoutView, outcome: Outcome) -> CheckoutView {
+    let typed = "7c2d4a91b3f05e6680d1c27f3a9b4458e2f6701dd9c3b5a86e41f09b2c7de0f4".into();
+    CheckoutView { handed_in: Some(HandedIn { typed, network: Some("tron".into()), outcome }), ..view }
+}
+
+/// Leased on TRON first, then on Ethereum, where it is to be paid now.
+pub(super) fn moved() -> CheckoutView {
+    CheckoutView { leased: vec![leased("ethereum", "Ethereum (ERC-20)", true), leased("tron", "TRON (TRC-20)", false)], ..on_ethereum() }
 }
 
 fn on_ethereum() -> CheckoutView {
@@ -81,6 +99,7 @@ fn on_ethereum() -> CheckoutView {
         ..pending()
     };
     view.options.iter_mut().for_each(|option| option.current = option.network == "ethereum");
+    view.leased = vec![leased("ethereum", "Ethereum (ERC-20)", true)];
     view
 }
 
@@ -121,6 +140,12 @@ pub(super) fn paid(exception: Option<Exception>) -> CheckoutView {
     with_money(Status::Paid, exception, "12.500000", vec![transfer("12.500000", TransferStatus::Confirmed, 25)])
 }
 
+/// Everything came after the time.
+pub(super) fn late() -> CheckoutView {
+    let transfers = vec![transfer("12.500000", TransferStatus::Confirmed, 25)];
+    CheckoutView { recorded: "12.500000".into(), ..with_money(Status::Expired, Some(Exception::Late), "0.000000", transfers) }
+}
+
 /// Every state by name, and whether its page may show an address.
 pub(super) fn all() -> Vec<(&'static str, CheckoutView, bool)> {
     let sandbox = |network: Option<&str>| {
@@ -152,6 +177,10 @@ pub(super) fn all() -> Vec<(&'static str, CheckoutView, bool)> {
         ("pay-network-trouble", trouble, true),
         ("pay-underpaid", underpaid(), true),
         ("pay-paused", paused, false),
+        ("handed-foreign", handed_in(pending(), Outcome::Foreign), true),
+        ("handed-waiting", handed_in(moved(), Outcome::Waiting), true),
+        ("handed-confirming", handed_in(confirming(), Outcome::Confirming), false),
+        ("handed-late", after_expiry(handed_in(late(), Outcome::Late)), false),
         ("pay-sandbox", CheckoutView { livemode: false, sandbox: sandbox(Some("Tron")), ..pending() }, true),
         ("choose-sandbox", CheckoutView { livemode: false, sandbox: sandbox(None), ..unchosen() }, false),
         ("closing", after_expiry(pending()), false),
@@ -179,14 +208,7 @@ pub(super) fn all() -> Vec<(&'static str, CheckoutView, bool)> {
         ),
         ("expired", after_expiry(with_money(Status::Expired, None, "0.000000", none())), false),
         ("expired-part", after_expiry(with_money(Status::Expired, Some(Exception::Underpaid), "12.300000", confirmed("12.300000"))), false),
-        (
-            "expired-late",
-            after_expiry(CheckoutView {
-                recorded: "12.500000".into(),
-                ..with_money(Status::Expired, Some(Exception::Late), "0.000000", confirmed("12.500000"))
-            }),
-            false,
-        ),
+        ("expired-late", after_expiry(late()), false),
         (
             "expired-mixed",
             after_expiry(CheckoutView {
@@ -225,6 +247,8 @@ pub(super) fn hostile() -> CheckoutView {
     view.redirect_url = Some(format!("javascript:alert(1)//{evil}"));
     view.notice = Some(Notice::NetworkUnavailable(evil.into()));
     view.options = vec![option(evil, evil, false, None), option(evil, evil, true, None)];
+    view.leased = vec![leased(evil, evil, true), leased("other", evil, false)];
+    view.handed_in = Some(HandedIn { typed: evil.into(), network: Some(evil.into()), outcome: Outcome::Unknown });
     view.sandbox = Some(SandboxPanel { network: Some(SandboxNetwork { network: evil.into(), display_name: evil.into() }) });
     for transfer in &mut view.transfers {
         transfer.tx_hash = evil.into();

@@ -1,4 +1,4 @@
-use super::samples::{EVM_ADDRESS, TRON_ADDRESS, all, confirming, hostile, paid, pending, unchosen, underpaid};
+use super::samples::{EVM_ADDRESS, TRON_ADDRESS, all, confirming, handed_in, hostile, late, moved, paid, pending, unchosen, underpaid};
 use super::*;
 
 const LANGS: [Lang; 2] = [Lang::En, Lang::Zh];
@@ -50,6 +50,10 @@ fn each_state_says_what_is_going_on() {
         pay-underpaid           12.30 USDT arrived. Please send 0.20 USDT more
         pay-underpaid           Exactly 0.20 USDT must arrive
         pay-paused              Please do not send anything for this order on TRON (TRC-20)
+        handed-foreign          This transaction is not a payment to this order
+        handed-waiting          TRON (TRC-20) knows this transaction, and it is not in a block yet
+        handed-confirming       This payment is recorded for this order
+        handed-late             This payment came after the order had ended
         pay-sandbox             Test mode
         pay-sandbox             Pay after expiry
         choose-sandbox          Choose a network first
@@ -203,6 +207,73 @@ fn the_network_can_be_changed_only_where_there_is_a_choice() {
 }
 
 #[test]
+fn a_transaction_can_be_handed_in_where_money_may_have_gone_unseen() {
+    let action = format!("action=\"/pay/{}/transaction?lang=en#handin\"", pending().order_id);
+    let table = "pay pay-one-network pay-ethereum-large pay-soon pay-network-trouble pay-underpaid pay-paused pay-sandbox handed-foreign \
+        handed-waiting handed-late closing closing-part closing-by-chain expired expired-part expired-late expired-mixed";
+    for (name, view, _) in all().into_iter().filter(|(name, ..)| *name != "hostile") {
+        let shown = checkout(&view, Lang::En).contains(&action);
+        assert_eq!(shown, table.split_whitespace().any(|known| known == name), "{name}");
+    }
+}
+
+#[test]
+fn a_network_is_asked_for_only_where_there_are_two() {
+    let one = checkout(&pending(), Lang::En);
+    assert!(one.contains("<input type=\"hidden\" name=\"network\" value=\"tron\">") && !one.contains("<select"));
+    let picked = |view: &CheckoutView| {
+        let page = checkout(view, Lang::En);
+        assert!(!page.contains("type=\"hidden\" name=\"network\""));
+        let (before, _) = page.split_once(" selected").unwrap();
+        before.rsplit("value=").next().unwrap().to_owned()
+    };
+    assert_eq!(picked(&moved()), "\"ethereum\"", "the one that is paid on now");
+    assert_eq!(picked(&handed_in(moved(), Outcome::Unknown)), "\"tron\"", "the one that was picked last");
+}
+
+#[test]
+fn each_answer_says_what_it_means_and_nothing_that_it_must_not() {
+    let table = [
+        (Outcome::Confirmed, "it counts", "已计入此订单"),
+        (Outcome::Confirming, "still confirming", "等待网络确认"),
+        (Outcome::Late, "does not count by itself", "不会自动计入"),
+        (Outcome::Waiting, "not in a block yet", "尚未上链"),
+        (Outcome::Unread, "read in a moment", "马上会读取"),
+        (Outcome::Failed, "moved no money. Please pay again", "请重新付款"),
+        (Outcome::FailedOver, "do not pay to this order any more", "不要再为此订单转账"),
+        (Outcome::Foreign, "not a payment to this order", "不是为此订单的付款"),
+        (Outcome::Unknown, "TRON (TRC-20) does not know this transaction", "TRON (TRC-20) 上没有该笔交易"),
+        (Outcome::NotAHash, "not a transaction hash", "不是有效的交易哈希"),
+        (Outcome::NoAddress, "no address on that network", "没有收款地址"),
+        (Outcome::TooMany, "wait a minute", "一分钟后再试"),
+        (Outcome::Unreachable, "TRON (TRC-20) cannot be asked right now", "无法查询 TRON (TRC-20)"),
+    ];
+    for (outcome, en, zh) in table {
+        for (lang, expected) in [(Lang::En, en), (Lang::Zh, zh)] {
+            for view in [pending(), late(), confirming()] {
+                let page = checkout(&handed_in(view.clone(), outcome), lang);
+                assert!(words_of(&page).contains(expected), "{outcome:?}: no {expected:?}");
+                assert_eq!(page.matches("id=\"answer\"").count(), 1, "{outcome:?}: told once");
+                assert!(!page.contains("id=\"answer\" role=\"note\" hidden"), "{outcome:?}");
+            }
+            assert_eq!(outcome_text(outcome, "TRON (TRC-20)", lang).matches(['{', '}']).count(), 0);
+        }
+    }
+    // What was typed is there to be mended.
+    assert!(checkout(&handed_in(pending(), Outcome::NotAHash), Lang::En).contains("value=\"7c2d4a91b3f05e66"));
+    // Without an answer the form is shut, and there is a place for one.
+    let quiet = checkout(&pending(), Lang::En);
+    assert!(quiet.contains("id=\"answer\" role=\"note\" hidden") && quiet.contains("id=\"handin\">"));
+}
+
+#[test]
+fn a_page_that_a_form_answered_leads_back_to_the_page_itself() {
+    let page = checkout(&handed_in(pending(), Outcome::Unknown), Lang::Zh);
+    // Loading the form's own address again would be answered with 405.
+    assert!(page.contains(&format!("content=\"15; url=/pay/{}?lang=zh\"", pending().order_id)));
+}
+
+#[test]
 fn only_what_may_change_by_itself_refreshes_without_script() {
     let refreshes = |view: &CheckoutView| checkout(view, Lang::En).contains("<noscript><meta http-equiv=\"refresh\"");
     assert!(refreshes(&pending()) && refreshes(&confirming()));
@@ -278,7 +349,7 @@ fn every_page_is_whole() {
     for (name, page) in &pages {
         let page = page.trim().to_ascii_lowercase();
         assert!(page.starts_with("<!doctype html>") && page.ends_with("</html>"), "{name} is not a whole page");
-        for tag in ["main", "div", "form", "button", "svg"] {
+        for tag in ["main", "div", "form", "button", "svg", "details", "select"] {
             let (opened, closed) = (page.matches(&format!("<{tag}")).count(), page.matches(&format!("</{tag}>")).count());
             assert_eq!(opened, closed, "{name}: <{tag}> is not closed");
         }

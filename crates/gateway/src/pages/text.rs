@@ -172,6 +172,40 @@ texts! {
     expires: "Pay until", "付款截止";
     return_to_shop: "Return to the shop", "返回商家";
 
+    // Handing in a transaction
+    hand_in_title: "Paid already, and nothing shows here?", "已经付款，但这里没有显示？";
+    hand_in_lead: "Enter the transaction hash (TXID) that your wallet or exchange shows for this payment. We look it up on the network.",
+        "请输入钱包或交易所为该笔付款显示的交易哈希（TXID），我们会到链上查询。";
+    hand_in_label: "Transaction hash (TXID)", "交易哈希（TXID）";
+    hand_in_send: "Look it up", "查询";
+    handed_confirmed: "This payment has arrived for this order, and it counts.", "该笔付款已到账，并已计入此订单。";
+    handed_confirming: "This payment is recorded for this order. The network is still confirming it; there is nothing you need to do.",
+        "该笔付款已记录到此订单，正在等待网络确认，您无需任何操作。";
+    handed_late: "This payment came after the order had ended. It is recorded and not lost, but it does not count by itself. \
+        Please contact the shop and quote the order number.",
+        "该笔付款在订单结束后到账，款项已记录，不会丢失，但不会自动计入订单。请联系商家并提供订单号。";
+    handed_waiting: "{network} knows this transaction, and it is not in a block yet. If it pays this order, it will show here by itself.",
+        "{network} 已收到该笔交易，但尚未上链。如果是为此订单付款，上链后会自动在此显示。";
+    handed_unread: "This transaction is in a new block that will be read in a moment. If it pays this order, it will show here by itself.",
+        "该笔交易已在新区块中，系统马上会读取。如果是为此订单付款，稍后会自动在此显示。";
+    handed_failed: "This transaction failed on the network and moved no money. Please pay again.",
+        "该笔交易在链上执行失败，资金未转移，请重新付款。";
+    handed_failed_over: "This transaction failed on the network and moved no money. Please do not pay to this order any more; go back to \
+        the shop for a new one.",
+        "该笔交易在链上执行失败，资金未转移。请不要再为此订单转账，请返回商家重新下单。";
+    handed_foreign: "This transaction is not a payment to this order. Please check the hash. If you are sure that you paid with it, \
+        contact the shop with the hash and the order number.",
+        "该笔交易不是为此订单的付款，请检查交易哈希。如果确认无误，请联系商家并提供交易哈希和订单号。";
+    handed_unknown: "{network} does not know this transaction. Please check the hash and the network. A transaction sent just now may take a minute to appear.",
+        "{network} 上没有该笔交易，请检查交易哈希和转账网络。刚刚发出的交易可能需要一分钟才能查到。";
+    handed_not_a_hash: "This is not a transaction hash. It has 64 digits and letters from a to f; on some networks 0x stands before them.",
+        "这不是有效的交易哈希。交易哈希由 64 位数字和字母 a–f 组成，部分网络的前面带有 0x。";
+    handed_no_address: "This order has no address on that network.", "该订单在此网络上没有收款地址。";
+    handed_too_many: "Too many tries. Please wait a minute, then try again. Your payment is not affected.",
+        "查询次数过多，请一分钟后再试，您的付款不受影响。";
+    handed_unreachable: "{network} cannot be asked right now. Please try again in a minute. A payment that you have sent is not lost.",
+        "目前无法查询 {network}，请一分钟后再试。您已转出的款项不会丢失。";
+
     // The sandbox
     sandbox_title: "Sandbox", "沙盒";
     sandbox_lead: "Pay on the simulated {network} chain. No real coins are used.", "在模拟的 {network} 链上付款，不使用真实资产。";

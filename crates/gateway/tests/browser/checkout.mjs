@@ -26,8 +26,8 @@ const DEVICES = {
   phone: { viewport: { width: 360, height: 740 }, isMobile: true, hasTouch: true, deviceScaleFactor: 2 },
 };
 const WORDS = {
-  en: { html: "en", pay: "Send your payment", choose: "Choose a network", paid: "Paid", part: "Part of the payment has arrived", expired: "This order has expired" },
-  zh: { html: "zh-CN", pay: "请转账付款", choose: "选择转账网络", paid: "付款成功", part: "已收到部分款项", expired: "订单已过期" },
+  en: { html: "en", pay: "Send your payment", choose: "Choose a network", paid: "Paid", part: "Part of the payment has arrived", expired: "This order has expired", noHash: "not a transaction hash", unknown: "does not know this transaction", found: ["recorded for this order", "it counts"] },
+  zh: { html: "zh-CN", pay: "请转账付款", choose: "选择转账网络", paid: "付款成功", part: "已收到部分款项", expired: "订单已过期", noHash: "不是有效的交易哈希", unknown: "没有该笔交易", found: ["已记录到此订单", "已计入此订单"] },
 };
 
 const browser = await chromium.launch({
@@ -228,6 +228,85 @@ async function paysWithoutScripts() {
   await it.close();
 }
 
+// Types hashes while the page goes on living: what is typed and what was answered stay.
+async function handsInAHash(device, lang, options = {}) {
+  const order = await createOrder({ amount: "12.5", network: "ethereum", expires_in: 1800 });
+  const { page, ...it } = await payer(device, lang, options);
+  const look = options.colorScheme ? `-${options.colorScheme}` : "";
+  await page.goto(checkout(order, lang));
+  await it.titled(WORDS[lang].pay);
+  const field = page.locator("#handin-hash");
+  assert(!(await field.isVisible()), "the form is in the way of who has not paid");
+  await page.click("#handin-summary");
+  await field.waitFor({ state: "visible" });
+  assert(parseFloat(await field.evaluate((field) => getComputedStyle(field).fontSize)) >= 16, "a phone would zoom in");
+  assert(await page.evaluate(() => document.querySelector("label[for=handin-hash]").innerText.trim().length > 0));
+
+  const ask = async (hash) => {
+    const before = await page.locator("#answer").innerText();
+    await field.fill(hash);
+    await page.click("#handin-send");
+    await page.waitForFunction((before) => {
+      const answer = document.querySelector("#answer:not([hidden])");
+      return answer && answer.innerText !== before;
+    }, before);
+    return page.locator("#answer").innerText();
+  };
+  assert((await ask("12.5 USDT")).includes(WORDS[lang].noHash));
+  const unknown = await ask("0x" + "ab".repeat(32));
+  assert(unknown.includes(WORDS[lang].unknown), unknown);
+  await it.fits();
+  await it.picture(`handed${look}`);
+
+  // The page looks again, as it does every half minute: the answer is still there to be read.
+  const shownAt = await page.getAttribute("#order", "data-server-time");
+  await page.evaluate(() => window.dispatchEvent(new Event("online")));
+  await page.waitForFunction((old) => document.getElementById("order").dataset.serverTime !== old, shownAt);
+  assert.equal(await page.locator("#answer").innerText(), unknown);
+
+  // Money arrives while the payer types: the page shows it, and leaves him his words and his place.
+  await field.fill("0x1234");
+  await field.press("ArrowLeft");
+  const paid = await fetch(`${base}/pay/${order.id}/sandbox`, {
+    method: "POST",
+    headers: { "content-type": "application/x-www-form-urlencoded" },
+    body: "network=ethereum&kind=less",
+    redirect: "manual",
+  });
+  assert.equal(paid.status, 303);
+  await it.titled(WORDS[lang].part);
+  assert.equal(await field.inputValue(), "0x1234");
+  await field.press("5");
+  assert.equal(await field.inputValue(), "0x12354", "the caret has moved");
+  assert.equal(await page.locator("#answer").isVisible(), false, "an old answer about a new state");
+
+  // The hash of that money finds it, and it says so.
+  const known = await fetch(`${base}/api/v1/orders/${order.id}`, { headers: { authorization: `Bearer ${env("TIDEGATE_API_KEY")}` } });
+  const [transfer] = (await known.json()).transfers;
+  const found = await ask(transfer.tx_hash);
+  assert(WORDS[lang].found.some((words) => found.includes(words)), found);
+  await it.fits();
+  await it.picture(`handed-found${look}`);
+  assert.equal(it.loads(), 1);
+  await it.close();
+}
+
+async function handsItInWithoutScripts() {
+  const order = await createOrder({ amount: "12.5", network: "tron", expires_in: 1800 });
+  const { page, ...it } = await payer("phone", "zh", { javaScriptEnabled: false });
+  await page.goto(checkout(order, "zh"));
+  await page.click("#handin-summary");
+  await page.fill("#handin-hash", "ab".repeat(32));
+  await page.click("#handin-send");
+  await page.waitForURL(/\/transaction/);
+  const answer = page.locator("#answer");
+  assert((await answer.innerText()).includes(WORDS.zh.unknown));
+  const { y, height } = await answer.boundingBox();
+  assert(y >= 0 && y + height <= DEVICES.phone.viewport.height, "the answer is out of sight");
+  await it.picture("handed-plain");
+  await it.close();
+}
+
 async function asksForNothing() {
   const { page } = await payer("desk", "en");
   const answer = await page.goto(`${base}/pay/ord_nothing`);
@@ -255,6 +334,10 @@ try {
   await tell("sees it expire on a desk", () => seesItExpire("desk", "en"));
   await tell("sees it expire on a phone", () => seesItExpire("phone", "zh"));
   await tell("pays without scripts", paysWithoutScripts);
+  await tell("hands in a hash on a desk", () => handsInAHash("desk", "en"));
+  await tell("hands in a hash on a phone", () => handsInAHash("phone", "zh"));
+  await tell("hands in a hash on a phone at night", () => handsInAHash("phone", "en", { colorScheme: "dark" }));
+  await tell("hands in a hash without scripts", handsItInWithoutScripts);
   await tell("asks for an order that is not there", asksForNothing);
 } catch (error) {
   console.log(`FAIL ${story}`);

@@ -25,7 +25,7 @@ pub struct Anvil {
     http: reqwest::Client,
     next_id: AtomicU64,
     sending: Mutex<()>,
-    _process: Process,
+    process: Process,
 }
 
 /// A block as far as tests look at it.
@@ -65,11 +65,16 @@ impl Anvil {
             http: http(),
             next_id: AtomicU64::new(1),
             sending: Mutex::default(),
-            _process: process,
+            process,
         };
         let accounts = anvil.rpc("eth_accounts", json!([])).await;
         anvil.accounts = accounts.as_array().unwrap().iter().map(|account| evm::address(account.as_str().unwrap())).collect();
         anvil
+    }
+
+    /// Ends it: nobody answers at its address any more.
+    pub fn stop(&mut self) {
+        self.process.kill();
     }
 
     /// One JSON-RPC call. An error answer fails the test.

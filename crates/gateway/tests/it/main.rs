@@ -40,6 +40,7 @@ mod wait;
 mod api_errors;
 mod cache;
 mod checkout_browser;
+mod checkout_hash;
 mod dev;
 mod kill;
 mod payment_on_anvil;
