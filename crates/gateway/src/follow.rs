@@ -124,7 +124,7 @@ pub async fn run(gateway: Arc<Gateway>, part: Arc<NetworkPart>, mut stop: watch:
         tokio::select! {
             () = tokio::time::sleep(pause.to_std()) => {}
             // Somebody knows of a block; after a failure the pause is kept all the same.
-            () = told_to_look(&mut signals), if failures == 0 => {}
+            () = told_to_look(&mut signals), if failures == 0 => follower.told = true,
             _ = stop.wait_for(|stop| *stop) => return,
         }
     }
@@ -139,6 +139,8 @@ struct Follower {
     watched: Watched,
     epoch: i64,
     empty_polls: u32,
+    /// Somebody knows of a block, which may be some blocks above our tip.
+    told: bool,
     final_asked: Option<Instant>,
     /// The newest final block that an endpoint showed, whether we applied it or not.
     final_shown: Option<BlockRef>,
@@ -163,6 +165,7 @@ impl Follower {
             watched: Watched::default(),
             epoch: 0,
             empty_polls: 0,
+            told: false,
             final_asked: None,
             final_shown: None,
             compared: None,
@@ -201,7 +204,9 @@ impl Follower {
             None => self.resume().await?,
         };
         let mut row = if row.halted.is_some() {
-            match self.try_to_leave_halt(row).await? {
+            // `tidegate resume` may have taken it back to a block that both branches have.
+            let stored = self.resume().await?;
+            match self.try_to_leave_halt(stored).await? {
                 Ok(row) => row,
                 Err(halted) => {
                     self.row = Some(halted);
@@ -269,6 +274,9 @@ impl Follower {
 
     /// A halted network resumes by itself when an endpoint shows our tip again.
     async fn try_to_leave_halt(&self, mut row: NetworkRow) -> Result<Result<NetworkRow, NetworkRow>, Trouble> {
+        if row.halted.is_none() {
+            return Ok(Ok(row));
+        }
         let Some(tip) = row.recent.last().copied() else { return Ok(Err(row)) };
         let shown = self.part.chain.header(tip.number).await?;
         if shown.is_none_or(|shown| shown.hash != tip.hash) {
@@ -299,8 +307,9 @@ impl Follower {
     async fn advance(&mut self, row: &mut NetworkRow) -> Result<Then, Trouble> {
         let chain = Arc::clone(&self.part.chain);
         let Some(tip) = row.recent.last().copied() else { return Err(StoreError::Lost.into()) };
-        let limit = if self.is_behind(row) { CATCH_UP_BLOCKS } else { 1 };
+        let limit = if self.told || self.is_behind(row) { CATCH_UP_BLOCKS } else { 1 };
         let blocks = chain.blocks(tip.number.saturating_add(1), limit).await?;
+        self.told &= u32::try_from(blocks.len()).is_ok_and(|count| count >= limit);
         let refs: Vec<BlockRef> = blocks.iter().map(|block| block.at).collect();
         let head = if refs.is_empty() {
             self.empty_polls = self.empty_polls.saturating_add(1);
@@ -326,7 +335,7 @@ impl Follower {
                 Next::Extend(count) => {
                     let new = blocks.get(..count).unwrap_or_default();
                     self.apply(row, None, new).await?;
-                    return Ok(if self.is_behind(row) { Then::GoOn } else { Then::Rest });
+                    return Ok(if self.told || self.is_behind(row) { Then::GoOn } else { Then::Rest });
                 }
                 Next::Rewind(to) => {
                     let shown = refs.last().or(head.as_ref()).map_or(0, |block| block.number);
@@ -556,6 +565,9 @@ impl Follower {
                 Ok(Some(again)) => again,
                 Ok(None) => {
                     tracing::warn!(network = %row.name, number, "a settled block has another hash now: its money is not settled");
+                    let large = |key: &TransferKey| work.known(*key).is_some_and(|known| self.needs_agreement(known.payment.value));
+                    let large: Vec<TransferKey> = keys.iter().copied().filter(large).collect();
+                    self.tell_of_disagreement(&block, &large, "an endpoint shows another block in its place", changes, now);
                     continue;
                 }
                 Err(error) => {
@@ -567,7 +579,7 @@ impl Follower {
             let shown: HashMap<TransferKey, &Transfer> = again.transfers.iter().map(|transfer| (transfer.key, transfer)).collect();
             let unreadable: BTreeSet<TransferKey> = again.unreadable.iter().map(|log| log.key).collect();
             for key in keys.iter().copied() {
-                if !agreed && shown.get(&key).is_some_and(|transfer| self.needs_agreement(transfer)) {
+                if !agreed && shown.get(&key).is_some_and(|transfer| self.needs_agreement(transfer.value)) {
                     continue;
                 }
                 let there = work.prove(&row.name, key, |payment| {

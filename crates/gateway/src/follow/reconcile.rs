@@ -60,7 +60,8 @@ impl Follower {
     async fn reconcile(&mut self) -> Result<Then, Trouble> {
         let part = Arc::clone(&self.part);
         let name = &part.config.name;
-        let Some(head) = part.state().head else { return Ok(Then::Rest) };
+        // The follower has not begun, and will in a moment.
+        let Some(head) = part.state().head else { return Ok(Then::GoOn) };
         // As deep as the most careful order wants it: what is read now was settled for everybody.
         let Some(settled) = head.settled(part.config.deepest()) else { return Ok(Then::Rest) };
         self.identify().await?;

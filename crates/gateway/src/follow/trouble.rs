@@ -6,7 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tidegate_rules::alert::AlertKind;
-use tidegate_rules::block::{Block, BlockRef, Network, Transfer};
+use tidegate_rules::amount::Raw;
+use tidegate_rules::block::{Block, BlockRef, Network, Transfer, TransferKey};
 use tidegate_rules::changes::{Changes, NewAlert};
 use tidegate_rules::follow;
 use tidegate_rules::id::{AlertId, EventId};
@@ -89,16 +90,16 @@ impl Follower {
     }
 
     /// True for an amount that the operator wants two endpoints to show.
-    pub(super) fn needs_agreement(&self, transfer: &Transfer) -> bool {
-        let amount = transfer.value.to_amount_saturating(self.part.config.decimals);
+    pub(super) fn needs_agreement(&self, value: Raw) -> bool {
+        let amount = value.to_amount_saturating(self.part.config.decimals);
         self.part.config.agree_above.is_some_and(|above| amount > above)
     }
 
     /// Whether enough endpoints show a block that was read again; asked only where it matters. What
     /// waits for it is told once.
     pub(super) async fn is_agreed(&mut self, block: &BlockRef, again: &Block, changes: &mut Changes, now: Time) -> bool {
-        let large: Vec<&Transfer> =
-            again.transfers.iter().filter(|transfer| self.watched.contains(&transfer.to) && self.needs_agreement(transfer)).collect();
+        let is_large = |transfer: &&Transfer| self.watched.contains(&transfer.to) && self.needs_agreement(transfer.value);
+        let large: Vec<TransferKey> = again.transfers.iter().filter(is_large).map(|transfer| transfer.key).collect();
         if large.is_empty() {
             return true;
         }
@@ -112,19 +113,22 @@ impl Follower {
             ),
             Err(error) => error.to_string(),
         };
-        let mut told = Vec::new();
-        for transfer in large {
-            if self.differing.insert(transfer.key) {
-                let about = format!("{} {}/{}", self.part.config.name, transfer.key.tx_hash, transfer.key.ordinal);
+        self.tell_of_disagreement(block, &large, &why, changes, now);
+        false
+    }
+
+    /// Tells once of each of these large transfers of a block that its endpoints do not agree.
+    pub(super) fn tell_of_disagreement(&mut self, block: &BlockRef, large: &[TransferKey], why: &str, changes: &mut Changes, now: Time) {
+        for key in large {
+            if self.differing.insert(*key) {
+                let about = format!("{} {}/{}", self.part.config.name, key.tx_hash, key.ordinal);
                 let detail = format!(
                     "block {} holds an amount above agree_above, and two endpoints have to show the same block before it settles: {why}",
                     block.number
                 );
-                told.push(Gateway::alert(AlertKind::AgreementMissing, about, detail, now));
+                changes.alerts.push(Gateway::alert(AlertKind::AgreementMissing, about, detail, now));
             }
         }
-        changes.alerts.append(&mut told);
-        false
     }
 }
 

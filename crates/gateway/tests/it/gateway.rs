@@ -27,10 +27,16 @@ pub const BINARY: &str = env!("CARGO_BIN_EXE_tidegate");
 #[derive(Clone)]
 pub struct Settings {
     pub rpc: String,
+    /// Endpoints after the first.
+    pub more_rpc: Vec<String>,
     pub token: Address,
     pub chain_id: u64,
     pub decimals: usize,
     pub confirmations: String,
+    pub poll_interval: &'static str,
+    pub max_lag: &'static str,
+    /// Further lines of the network.
+    pub network: String,
     /// Further lines of `[orders]`.
     pub orders: String,
     /// Further text at the end of the file.
@@ -42,10 +48,14 @@ impl Settings {
     pub fn new(rpc: &str, token: Address) -> Self {
         Self {
             rpc: rpc.to_owned(),
+            more_rpc: Vec::new(),
             token,
             chain_id: crate::anvil::CHAIN_ID,
             decimals: 6,
             confirmations: "3".to_owned(),
+            poll_interval: "100ms",
+            max_lag: "1000h",
+            network: String::new(),
             orders: String::new(),
             more: String::new(),
             postgres: false,
@@ -60,14 +70,15 @@ impl Settings {
 [networks.{NETWORK}]
 kind = "evm"
 chain_id = {chain_id}
-rpc = ["{rpc}"]
+rpc = {rpc:?}
 token = "{token}"
 decimals = {decimals}
 confirmations = {confirmations}
 start_block = "latest"
-poll_interval = "100ms"
-max_lag = "1000h"
-final_lag_max = "1000h"
+poll_interval = "{poll_interval}"
+max_lag = "{max_lag}"
+{network}
+{final_lag_max}
 
 [orders]
 min_expires_in = "1s"
@@ -80,10 +91,14 @@ allow_private_targets = true
 {more}
 "#,
             chain_id = self.chain_id,
-            rpc = self.rpc,
+            rpc = [std::slice::from_ref(&self.rpc), &self.more_rpc].concat(),
             token = evm::text(self.token),
             decimals = self.decimals,
             confirmations = self.confirmations,
+            poll_interval = self.poll_interval,
+            max_lag = self.max_lag,
+            network = self.network,
+            final_lag_max = if self.network.contains("final_lag_max") { "" } else { "final_lag_max = \"1000h\"" },
             orders = self.orders,
             more = self.more,
         )
