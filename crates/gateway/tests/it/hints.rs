@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use sha2::Sha256;
 
 use crate::api::{Answer, Api};
-use crate::gateway::NETWORK;
+use crate::gateway::{NETWORK, Settings};
 use crate::operator::look;
 use crate::shop::Shop;
 use crate::wait::{eventually, now_s};
@@ -20,8 +20,9 @@ const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
 const ALCHEMY_KEY: &str = "whsec_a_key_of_alchemy";
 
 /// A shop that by itself would look at the chain once an hour.
-async fn patient_shop() -> Shop {
+async fn patient_shop(adjust: impl FnOnce(&mut Settings)) -> Shop {
     Shop::open_with(|settings| {
+        adjust(settings);
         settings.poll_interval = "1h";
         settings.network = format!("webhook_secret = \"{SECRET}\"\nalchemy_signing_key = \"{ALCHEMY_KEY}\"");
     })
@@ -78,7 +79,7 @@ async fn queue(shop: &Shop) -> BTreeMap<String, bool> {
 
 #[tokio::test]
 async fn a_hint_makes_the_gateway_look_at_once() {
-    let mut shop = patient_shop().await;
+    let mut shop = patient_shop(|_| ()).await;
     let api = shop.api();
 
     // A payment that is some blocks above what was read, named in our own form.
@@ -112,8 +113,16 @@ async fn a_hint_makes_the_gateway_look_at_once() {
 }
 
 #[tokio::test]
-async fn a_hint_is_only_as_good_as_its_signature_and_credits_nothing() {
-    let shop = patient_shop().await;
+async fn a_hint_is_only_as_good_as_its_signature_and_credits_nothing_on_sqlite() {
+    a_hint_is_only_as_good_as_its_signature(patient_shop(|_| ()).await).await;
+}
+
+#[tokio::test]
+async fn a_hint_is_only_as_good_as_its_signature_and_credits_nothing_on_postgres() {
+    a_hint_is_only_as_good_as_its_signature(patient_shop(|settings| settings.postgres = true).await).await;
+}
+
+async fn a_hint_is_only_as_good_as_its_signature(shop: Shop) {
     let (api, now) = (shop.api(), now_s());
     let order = shop.order("5").await;
     let hash = format!("0x{}", "5a".repeat(32));

@@ -6,11 +6,12 @@ use std::collections::BTreeSet;
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::anvil::PAYER_KEY;
+use crate::anvil::{Anvil, PAYER_KEY};
 use crate::dev::Sandbox;
 use crate::evm::{self, Arg};
 use crate::gateway::{Home, NETWORK};
 use crate::operator::Operator;
+use crate::proxy::{Mood, Proxy};
 use crate::shop::{Order, Shop};
 use crate::wait::eventually;
 
@@ -36,8 +37,16 @@ fn hashes(rows: &[Value]) -> BTreeSet<String> {
 }
 
 #[tokio::test]
-async fn transactions_are_listed_by_every_filter_and_page_by_page() {
-    let shop = Shop::open().await;
+async fn transactions_are_listed_by_every_filter_and_page_by_page_on_sqlite() {
+    transactions_are_listed(Shop::open().await).await;
+}
+
+#[tokio::test]
+async fn transactions_are_listed_by_every_filter_and_page_by_page_on_postgres() {
+    transactions_are_listed(Shop::open_with(|settings| settings.postgres = true).await).await;
+}
+
+async fn transactions_are_listed(shop: Shop) {
     let operator = Operator::of(&shop);
     let api = operator.api(&shop);
     let (paid, other) = (shop.order("5").await, shop.order("7").await);
@@ -109,7 +118,6 @@ async fn transactions_are_listed_by_every_filter_and_page_by_page() {
     shops.get("/api/v1/admin/transactions").await.some_problem(403);
     shops.get(&format!("/api/v1/admin/transactions/{NETWORK}/{first}")).await.some_problem(403);
     shops.get(&format!("/api/v1/admin/wallets/{}/transactions", other.wallet_id)).await.expect(200);
-    shop.home.api_key("shop", &["orders:read"]);
     let weak = api.with_key(Some(&shop.home.api_key("shop", &["orders:read"])));
     weak.get(&format!("/api/v1/admin/wallets/{}/transactions", other.wallet_id)).await.some_problem(403);
 }
@@ -175,9 +183,17 @@ async fn synced(api: &crate::api::Api, wallet: &str) -> Value {
     api.post(&format!("/api/v1/admin/wallets/{wallet}/sync"), &json!({})).await.expect(200).json()
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn balances_are_read_kept_and_held_against_the_books() {
-    let shop = Shop::open().await;
+#[tokio::test]
+async fn balances_are_read_kept_and_held_against_the_books_on_sqlite() {
+    balances_are_read(Shop::open().await).await;
+}
+
+#[tokio::test]
+async fn balances_are_read_kept_and_held_against_the_books_on_postgres() {
+    balances_are_read(Shop::open_with(|settings| settings.postgres = true).await).await;
+}
+
+async fn balances_are_read(shop: Shop) {
     let operator = Operator::of(&shop);
     let api = operator.api(&shop);
     let (full, other) = (shop.order("5").await, shop.order("7").await);
@@ -287,6 +303,33 @@ fn books(home: &Home) -> (Option<i32>, Value) {
     let done = home.run(&["check", "--books", "--json"]);
     let report = serde_json::from_str(&done.stdout).unwrap_or_else(|error| panic!("{error}: {done:?}"));
     (done.code, report)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_that_runs_is_not_started_again() {
+    let anvil = Anvil::start().await;
+    let node = Proxy::before(&anvil.url).await;
+    let shop = Shop::open_on(anvil, |settings| settings.rpc = node.url.clone()).await;
+    let operator = Operator::of(&shop);
+    let api = operator.api(&shop);
+    let order = shop.order("5").await;
+    shop.pay(&order, "5").await;
+    shop.anvil.mine(2).await;
+    shop.order_is(&order, "paid").await;
+
+    node.is_now(Mood::Silent);
+    let start = async || api.post("/api/v1/admin/wallets/sync", &json!({ "network": NETWORK })).await.expect(202).json();
+    let (first, second) = (start().await, start().await);
+    assert_eq!((&first["id"], &first["status"]), (&second["id"], &json!("running")), "{first} {second}");
+    assert_eq!((&second["done"], &second["total"]), (&json!(0), &json!(1)), "{second}");
+    node.is_now(Mood::Honest);
+    let place = format!("/api/v1/admin/jobs/{}", first["id"].as_str().unwrap());
+    eventually("the job is done", async || {
+        let job = api.get(&place).await.expect(200).json();
+        if job["status"] == "done" && job["done"] == 1 { Ok(()) } else { Err(job) }
+    })
+    .await;
+    assert_ne!(start().await["id"], first["id"], "what is done is done");
 }
 
 #[tokio::test]

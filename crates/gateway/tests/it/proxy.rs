@@ -1,12 +1,11 @@
 //! An endpoint between the gateway and the node: passes everything on, or behaves as endpoints do
 //! on bad days. It has another host name than the node, so that the two count as two.
 
-use std::sync::{Arc, Mutex};
-
 use axum::Router;
 use axum::body::Bytes;
 use axum::http::StatusCode;
 use serde_json::{Value, json};
+use tokio::sync::watch;
 
 use crate::api::http;
 
@@ -15,6 +14,8 @@ use crate::api::http;
 pub enum Mood {
     /// It says what the node says.
     Honest,
+    /// It takes questions and answers none of them until it is better.
+    Silent,
     /// Everything fails.
     Broken,
     /// It has no block above this one.
@@ -26,7 +27,7 @@ pub enum Mood {
 pub struct Proxy {
     /// With the host `localhost`; the node's is `127.0.0.1`.
     pub url: String,
-    mood: Arc<Mutex<Mood>>,
+    mood: watch::Sender<Mood>,
     server: tokio::task::JoinHandle<()>,
 }
 
@@ -34,10 +35,10 @@ impl Proxy {
     pub async fn before(node: &str) -> Self {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://localhost:{}", listener.local_addr().unwrap().port());
-        let mood = Arc::new(Mutex::new(Mood::Honest));
-        let (shared, node, client) = (Arc::clone(&mood), node.to_owned(), http());
+        let (mood, shown) = watch::channel(Mood::Honest);
+        let (node, client) = (node.to_owned(), http());
         let app = Router::new().fallback(async move |body: Bytes| {
-            let mood = *shared.lock().unwrap();
+            let mood = *shown.clone().wait_for(|mood| *mood != Mood::Silent).await.unwrap();
             answer(&client, &node, mood, &body).await
         });
         let server = tokio::spawn(async move { axum::serve(listener, app).await.unwrap() });
@@ -45,7 +46,7 @@ impl Proxy {
     }
 
     pub fn is_now(&self, mood: Mood) {
-        *self.mood.lock().unwrap() = mood;
+        self.mood.send_replace(mood);
     }
 }
 

@@ -123,8 +123,16 @@ async fn compared_is(shop: &Shop, number: u64) {
 }
 
 #[tokio::test]
-async fn the_second_reader_finds_what_was_missed_and_what_is_not_on_the_chain() {
-    let mut shop = Shop::open().await;
+async fn the_second_reader_finds_what_was_missed_and_what_is_not_on_the_chain_on_sqlite() {
+    the_second_reader_finds(Shop::open().await).await;
+}
+
+#[tokio::test]
+async fn the_second_reader_finds_what_was_missed_and_what_is_not_on_the_chain_on_postgres() {
+    the_second_reader_finds(Shop::open_with(|settings| settings.postgres = true).await).await;
+}
+
+async fn the_second_reader_finds(mut shop: Shop) {
     let operator = Operator::of(&shop);
     let order = shop.order("5").await;
     let hash = shop.pay(&order, "5").await;

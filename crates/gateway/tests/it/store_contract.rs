@@ -15,7 +15,8 @@ use proptest::test_runner::{Config, TestRunner};
 use sqlx::{AssertSqlSafe, Connection as _, Row as _};
 use tidegate::clock::id_bytes;
 use tidegate::store::{
-    AlertFilter, AuditFilter, Commit, Engine, Migrate, OrderFilter, OrderRow, Store, StoreError, TransferRow, WalletFilter,
+    AlertFilter, AuditFilter, Commit, Engine, JobRow, JobStatus, Migrate, OrderFilter, OrderRow, Store, StoreError, TransferRow,
+    WalletFilter,
 };
 use tidegate_rules::alert::{AlertKind, AlertStatus};
 use tidegate_rules::amount::{Amount, Raw};
@@ -23,10 +24,10 @@ use tidegate_rules::audit::{self, Action};
 use tidegate_rules::block::{Address, BlockRef, Hash, Network, TransferKey};
 use tidegate_rules::changes::{
     AlertChange, Changes, Cursor, DeliveryChange, DeliveryState, Derivation, Details, JournalEntry, KeptAnswer, NewAlert, NewApiKey,
-    NewAudit, NewEvent, NewLease, NewMerchant, NewOrder, NewWallet, OrderChange, Recorded, Reseal, SealedIn, TransferChange, WalletChange,
-    WalletMove,
+    NewAudit, NewBalance, NewEvent, NewLease, NewMerchant, NewOrder, NewWallet, OrderChange, Reconciled, Recorded, Reseal, SealedIn,
+    TransferChange, WalletChange, WalletMove,
 };
-use tidegate_rules::id::{AlertId, DeliveryId, EventId, KeyId, LeaseId, MerchantId, OrderId, SourceId, TransferId, WalletId};
+use tidegate_rules::id::{AlertId, DeliveryId, EventId, JobId, KeyId, LeaseId, MerchantId, OrderId, SourceId, TransferId, WalletId};
 use tidegate_rules::lease::Lease;
 use tidegate_rules::notify::EventType;
 use tidegate_rules::order::{self, Confirmation, Depth, Exception, Facts, Mark, Order, Paid, PaidBy, Payment, Status, Tally, Terms};
@@ -87,6 +88,11 @@ contract!(
     a_database_is_not_migrated_unasked,
     two_that_open_an_empty_database_at_once_both_may,
     settings_merchants_and_keys_are_kept,
+    what_wallets_held_is_kept_and_forgotten,
+    only_what_moved_counts_against_the_chain,
+    a_second_reader_moves_from_where_it_was,
+    a_job_runs_while_it_says_so,
+    a_message_is_taken_once_and_its_hints_come_due,
     the_names_that_others_rely_on_are_there,
 );
 
@@ -1606,6 +1612,149 @@ async fn the_books_are_sums_of_entries(ground: Ground) {
     assert_eq!(account("tron", "wallet:a"), huge.saturating_add(raw(600)));
     assert_eq!(account("tron", "wallet:b"), raw(400));
     assert_eq!(account("ethereum", "wallet:a"), raw(9));
+}
+
+fn balance(wallet: WalletId, value: u128, second: i64) -> NewBalance {
+    NewBalance {
+        wallet,
+        value: raw(value),
+        amount: micros(u64::try_from(value).unwrap()),
+        block: 10,
+        records: Some((raw(value), raw(0))),
+        at: at(second),
+        is_snapshot: true,
+    }
+}
+
+async fn what_wallets_held_is_kept_and_forgotten(ground: Ground) {
+    let store = ground.open().await;
+    let wallets = add_wallets(&store, 3).await;
+    let [one, two, never] = [wallets[0].id, wallets[1].id, wallets[2].id];
+    let unread = NewBalance { records: None, ..balance(two, 9, 12) };
+    let balances = vec![balance(one, 5, 10), balance(one, 7, 20), balance(two, 8, 11), unread];
+    done(&store, Changes { balances, ..Changes::default() }).await;
+    // The same again is told to the list and not to the history.
+    let again = NewBalance { is_snapshot: false, ..balance(one, 7, 30) };
+    done(&store, Changes { balances: vec![again], ..Changes::default() }).await;
+
+    let last = store.last_balances(&[one, two, never]).await.unwrap();
+    let shown: BTreeMap<WalletId, (Raw, bool, Time)> =
+        last.values().map(|row| (row.wallet, (row.value, row.difference().is_some(), row.taken_at))).collect();
+    assert_eq!(shown, [(one, (raw(7), true, at(20))), (two, (raw(9), false, at(12)))].into());
+    let shown = async |id: WalletId| store.wallet(id).await.unwrap().unwrap().balance;
+    assert_eq!((shown(one).await, shown(never).await), (Some((micros(7), at(30))), None));
+    assert_eq!(store.richest_wallet(&tron()).await.unwrap().map(|wallet| wallet.id), Some(two));
+    let values = async |before: i64, limit: i64| -> Vec<Raw> {
+        store.balances_of(one, at(before), limit).await.unwrap().iter().map(|row| row.value).collect()
+    };
+    assert_eq!((values(100, 10).await, values(100, 1).await, values(20, 10).await), (vec![raw(7), raw(5)], vec![raw(7)], vec![raw(5)]));
+    store.forget_balances(at(20)).await.unwrap();
+    assert_eq!(values(100, 10).await, [raw(7)]);
+    assert_eq!(shown(two).await, Some((micros(9), at(12))), "the newest stays on the wallet");
+}
+
+/// What came and what went to another wallet of ours, up to a block: pending and settled money, not
+/// what failed, left the chain, or could not be read.
+async fn only_what_moved_counts_against_the_chain(ground: Ground) {
+    let store = ground.open().await;
+    let wallets = add_wallets(&store, 2).await;
+    let make = |to: usize, number: u64, value: u128, recorded: Recorded, change: &dyn Fn(&mut Payment)| {
+        let mut payment = Payment { value: raw(value), ..payment(wallets[to].address, number) };
+        change(&mut payment);
+        TransferChange { recorded, wallet: Some(wallets[to].id), ..new_transfer(payment, None) }
+    };
+    let transfers = vec![
+        make(0, 10, 1, Recorded::Stray, &|_| ()),
+        make(0, 11, 20, Recorded::Stray, &|payment| payment.settled = true),
+        make(0, 12, 300, Recorded::Stray, &|payment| payment.standing = false),
+        make(0, 12, 4_000, Recorded::Stray, &|payment| (payment.standing, payment.failed) = (false, true)),
+        make(0, 12, 50_000, Recorded::Unreadable, &|_| ()),
+        make(0, 13, 600_000, Recorded::Late, &|_| ()),
+        make(1, 12, 7, Recorded::Own, &|payment| payment.from = wallets[0].address),
+        make(1, 12, 80, Recorded::Own, &|payment| {
+            (payment.from, payment.network) = (wallets[0].address, Network::new("ethereum"));
+        }),
+    ];
+    done(&store, Changes { transfers, ..Changes::default() }).await;
+    let rows = [store.wallet(wallets[0].id).await.unwrap().unwrap(), store.wallet(wallets[1].id).await.unwrap().unwrap()];
+    let sums = store.movements(&tron(), &rows[..1], 12).await.unwrap();
+    assert_eq!(sums, [(wallets[0].id, (raw(21), raw(7)))].into());
+    let sums = store.movements(&tron(), &rows[..1], 13).await.unwrap();
+    assert_eq!(sums[&wallets[0].id], (raw(600_021), raw(7)));
+    assert!(store.movements(&tron(), &rows[..1], 9).await.unwrap().is_empty());
+}
+
+async fn a_second_reader_moves_from_where_it_was(ground: Ground) {
+    let store = ground.open().await;
+    let step = |from: Option<u64>, to: u64| Changes { reconciled: Some(Reconciled { network: tron(), from, to }), ..Changes::default() };
+    assert_eq!(store.reconciled(&tron()).await.unwrap(), None);
+    done(&store, step(None, 10)).await;
+    refused(&store, step(None, 12)).await;
+    refused(&store, step(Some(9), 12)).await;
+    done(&store, step(Some(10), 12)).await;
+    assert_eq!(store.reconciled(&tron()).await.unwrap(), Some(12));
+    assert_eq!(store.reconciled(&Network::new("ethereum")).await.unwrap(), None);
+    // Whoever lost stores nothing of what it found either.
+    refused(&store, Changes { alerts: vec![new_alert(AlertKind::RereadDiffers, "block 11")], ..step(Some(10), 11) }).await;
+    assert_eq!(ground.look("SELECT about FROM alerts").await, Vec::<String>::new());
+}
+
+async fn a_job_runs_while_it_says_so(ground: Ground) {
+    let store = ground.open().await;
+    let mut job = JobRow {
+        id: JobId::new(at(0), id_bytes()),
+        kind: "wallet_sync".into(),
+        status: JobStatus::Running,
+        done: 0,
+        total: 7,
+        detail: "{}".into(),
+        created_at: at(0),
+        changed_at: at(0),
+    };
+    store.put_job(&job).await.unwrap();
+    (job.done, job.changed_at) = (3, at(50));
+    store.put_job(&job).await.unwrap();
+    let running = async |kind: &str, since: i64| store.running_job(kind, at(since)).await.unwrap().map(|job| job.id);
+    assert_eq!(running("wallet_sync", 49).await, Some(job.id));
+    assert_eq!(running("wallet_sync", 50).await, None, "silent for too long: its process is gone");
+    assert_eq!(running("another", 0).await, None);
+    (job.status, job.done, job.detail) = (JobStatus::Done, 7, r#"{"wallets":7}"#.into());
+    store.put_job(&job).await.unwrap();
+    assert_eq!(running("wallet_sync", 0).await, None);
+    let found = store.job(job.id).await.unwrap().unwrap();
+    assert_eq!((found.status, found.done, found.total, found.detail), (JobStatus::Done, 7, 7, job.detail));
+    assert_eq!((found.created_at, found.changed_at), (at(0), at(50)));
+}
+
+async fn a_message_is_taken_once_and_its_hints_come_due(ground: Ground) {
+    let store = ground.open().await;
+    let (first, second) = (hash(), hash());
+    let due = async |second: i64| -> BTreeSet<Hash> {
+        store.due_hints(at(second), 10).await.unwrap().into_iter().map(|hint| hint.hash).collect()
+    };
+    assert!(store.put_hints(&tron(), "own:1", &[first, second], at(10)).await.unwrap());
+    assert!(!store.put_hints(&tron(), "own:1", &[hash()], at(11)).await.unwrap(), "said before");
+    assert_eq!((due(9).await, due(10).await), (BTreeSet::new(), [first, second].into()));
+
+    // One is looked for again later; another message that names it does not change that.
+    let hint = store.due_hints(at(10), 10).await.unwrap().into_iter().find(|hint| hint.hash == first).unwrap();
+    assert_eq!((hint.tries, &hint.network), (0, &tron()));
+    store.put_hint(&hint.id, 1, Some(at(40)), at(12)).await.unwrap();
+    assert!(store.put_hints(&tron(), "own:2", &[first], at(13)).await.unwrap());
+    assert_eq!((due(39).await, due(40).await), ([second].into(), [first, second].into()));
+    // What is done is looked at again when it is named again, as if for the first time.
+    store.put_hint(&hint.id, 2, None, at(41)).await.unwrap();
+    assert_eq!(due(100).await, [second].into());
+    assert!(store.put_hints(&tron(), "own:3", &[first], at(50)).await.unwrap());
+    let again = store.due_hints(at(50), 10).await.unwrap().into_iter().find(|hint| hint.hash == first).unwrap();
+    assert_eq!(again.tries, 0);
+    // The same id of another network's sender is another message; of many at once, one is first.
+    assert!(store.put_hints(&Network::new("ethereum"), "own:1", &[first], at(51)).await.unwrap());
+    assert_eq!(store.due_hints(at(60), 1).await.unwrap().len(), 1);
+    let new = [hash()];
+    let (name, at) = (tron(), at(52));
+    let taken = join_all((0..20).map(|_| store.put_hints(&name, "own:4", &new, at))).await;
+    assert_eq!(taken.into_iter().filter(|taken| *taken.as_ref().unwrap()).count(), 1);
 }
 
 async fn a_rewind_forgets_the_branch(ground: Ground) {
