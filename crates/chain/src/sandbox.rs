@@ -34,9 +34,9 @@ use tidegate_rules::notice::TokenNotice;
 use tidegate_rules::time::{Span, Time};
 use tokio::sync::watch;
 
-pub use self::faults::Faults;
+pub use self::faults::{Fault, Faults, Met};
 
-use self::faults::{Method, Script, View};
+use self::faults::{Begun, Method, Script, View};
 use self::file::BlockFile;
 use self::history::{History, Outcome};
 use crate::balances::check_addresses;
@@ -343,6 +343,7 @@ struct State {
     script: Script,
     file: Option<BlockFile>,
     calls: Calls,
+    met: Met,
     failures: u64,
     last_error: Option<String>,
 }
@@ -373,7 +374,7 @@ impl SandboxChain {
     fn build(config: SandboxConfig, history: History, file: Option<BlockFile>) -> Self {
         let shown = watch::Sender::new(history.tip().number);
         let script = Script::default();
-        let state = State { history, script, file, calls: Calls::default(), failures: 0, last_error: None };
+        let state = State { history, script, file, calls: Calls::default(), met: Met::new(), failures: 0, last_error: None };
         Self { inner: Arc::new(Inner { config, state: Mutex::new(state), shown }) }
     }
 
@@ -596,6 +597,12 @@ impl SandboxChain {
         self.lock().script.inject(faults);
     }
 
+    /// How often each fault was met so far, healed ones too.
+    #[must_use]
+    pub fn met(&self) -> Met {
+        self.lock().met.clone()
+    }
+
     /// Ends every fault, scripted and drawn, a stalled final head too.
     pub fn heal(&self) {
         let mut state = self.lock();
@@ -617,13 +624,21 @@ impl SandboxChain {
     }
 
     /// One question: counts it, lets the script spoil it, and answers it from what is shown.
-    fn ask<T>(&self, method: Method, answer: impl FnOnce(&History, &View) -> Result<T, Error>) -> Result<T, Error> {
-        let mut state = self.lock();
-        state.calls.count(method);
-        let result = state.script.begin(method).and_then(|view| answer(&state.history, &view));
-        if let Err(error) = &result {
-            state.failures = state.failures.saturating_add(1);
-            state.last_error = Some(error.to_string());
+    async fn ask<T>(&self, method: Method, answer: impl FnOnce(&History, &View) -> Result<T, Error>) -> Result<T, Error> {
+        let (result, wait) = {
+            let mut state = self.lock();
+            let state = &mut *state;
+            state.calls.count(method);
+            let Begun { view, wait } = state.script.begin(method, &mut state.met);
+            let result = view.and_then(|view| answer(&state.history, &view));
+            if let Err(error) = &result {
+                state.failures = state.failures.saturating_add(1);
+                state.last_error = Some(error.to_string());
+            }
+            (result, wait)
+        };
+        if !wait.is_zero() {
+            tokio::time::sleep(wait).await;
         }
         result
     }
@@ -652,17 +667,21 @@ impl State {
 impl Chain for SandboxChain {
     async fn identity(&self) -> Result<Identity, Error> {
         let SandboxConfig { chain_id, symbol, decimals, .. } = &self.inner.config;
-        self.ask(Method::Identity, |_, _| Ok(Identity { chain_id: *chain_id, symbol: symbol.clone(), decimals: *decimals }))
+        self.ask(Method::Identity, |_, _| Ok(Identity { chain_id: *chain_id, symbol: symbol.clone(), decimals: *decimals })).await
     }
 
     async fn head(&self) -> Result<BlockRef, Error> {
         self.ask(Method::Head, |history, view| {
-            history.at(history.shown(view.lag)).ok_or_else(|| Error::Transient("the sandbox has no head".into()))
+            history.at(history.shown(view.lag)).map(|at| view.header(at)).ok_or_else(|| Error::Transient("the sandbox has no head".into()))
         })
+        .await
     }
 
     async fn header(&self, number: u64) -> Result<Option<BlockRef>, Error> {
-        self.ask(Method::Header, |history, view| Ok(if view.has(history, number) { history.at(number) } else { None }))
+        self.ask(Method::Header, |history, view| {
+            Ok(if view.has(history, number) { history.at(number).map(|at| view.header(at)) } else { None })
+        })
+        .await
     }
 
     async fn blocks(&self, from: u64, limit: u32) -> Result<Vec<Block>, Error> {
@@ -670,13 +689,14 @@ impl Chain for SandboxChain {
             let wanted = usize::try_from(limit.min(view.limit)).unwrap_or(usize::MAX);
             Ok((from..=history.shown(view.lag))
                 .take(wanted)
-                .map_while(|number| view.has(history, number).then(|| history.block(number)).flatten())
+                .map_while(|number| view.has(history, number).then(|| history.block(number).map(|block| view.block(block))).flatten())
                 .collect())
         })
+        .await
     }
 
     async fn final_head(&self) -> Result<Option<BlockRef>, Error> {
-        self.ask(Method::FinalHead, |history, view| Ok(history.final_head(view.lag)))
+        self.ask(Method::FinalHead, |history, view| Ok(history.final_head(view.lag).map(|at| view.header(at)))).await
     }
 
     async fn reread(&self, block: &BlockRef) -> Result<Option<Block>, Error> {
@@ -685,8 +705,9 @@ impl Chain for SandboxChain {
             // settled money is gone.
             let found = if view.has(history, block.number) { history.block(block.number) } else { None };
             let found = found.ok_or_else(|| Error::Transient(format!("the sandbox does not have block {}", block.number)))?;
-            Ok((found.at.hash == block.hash).then_some(found))
+            Ok((found.at.hash == block.hash).then(|| view.again(found)))
         })
+        .await
     }
 
     async fn token_state(&self, addresses: &[Address]) -> Result<TokenState, Error> {
@@ -699,6 +720,7 @@ impl Chain for SandboxChain {
                 blacklisted: addresses.iter().filter(|address| standing.blacklisted.contains(*address)).copied().collect(),
             })
         })
+        .await
     }
 
     async fn balances(&self, addresses: &[Address]) -> Result<Balances, Error> {

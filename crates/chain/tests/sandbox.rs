@@ -11,7 +11,7 @@ use std::fs;
 use std::io::ErrorKind;
 
 use tidegate_chain::sandbox::{
-    BLOCKS_HELD_MAX, BLOCKS_KEPT, BranchBlock, Calls, Dropped, FAUCET, Faults, LogEntry, SandboxChain, SandboxConfig,
+    BLOCKS_HELD_MAX, BLOCKS_KEPT, BranchBlock, Calls, Dropped, FAUCET, Fault, Faults, LogEntry, SandboxChain, SandboxConfig,
 };
 use tidegate_chain::{Chain, Error, STATE_ADDRESSES_MAX, TokenState};
 use tidegate_rules::amount::Raw;
@@ -778,7 +778,7 @@ async fn follow(chain: &SandboxChain) -> (Vec<Block>, u64) {
     (blocks, chain.calls().total())
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn drawn_faults_repeat_from_their_seed_and_never_lie() {
     let mut calls = Vec::new();
     for seed in [1, 1, 2, 3, 4] {
@@ -1192,4 +1192,46 @@ mod laws {
             assert_eq!(again.balance(&FAUCET), memory.balance(&FAUCET));
         }
     }
+}
+
+/// What an adapter notices is an error; what it cannot notice is another chain that agrees with
+/// itself, and a second reading that differs. Each is counted under its name.
+#[tokio::test(start_paused = true)]
+async fn a_lying_endpoint_lies_like_one() {
+    let chain = SandboxChain::new(config());
+    chain.transfer(PAYER, SHOP, units(5));
+    chain.mine_many(20, SLOT).unwrap();
+    let first = chain.block(1).unwrap();
+    chain.inject(Faults { timeout_permille: 100, ..Faults::lying(1) });
+    let (mut refused, mut foreign, mut altered, mut timeouts) = (0, 0, 0, 0);
+    for _ in 0..500 {
+        let asked = tokio::time::Instant::now();
+        match chain.blocks(1, 20).await {
+            Ok(blocks) => {
+                assert!(blocks.windows(2).all(|two| two[1].at.parent == two[0].at.hash), "a chain that is none");
+                let Some(block) = blocks.first() else { continue };
+                let is_ours = block.at.hash == first.at.hash;
+                assert_eq!(is_ours, *block == first, "half of one chain and half of another");
+                assert_eq!((block.at.number, block.at.hash.0[..8].to_vec()), (1, first.at.hash.0[..8].to_vec()));
+                foreign += u64::from(!is_ours);
+            }
+            Err(Error::Refused(_)) => refused += 1,
+            Err(Error::Transient(_)) => timeouts += u64::from(!asked.elapsed().is_zero()),
+        }
+        if let Ok(Some(again)) = chain.reread(&first.at).await {
+            assert_eq!(again.at, first.at);
+            altered += u64::from(again != first);
+        }
+    }
+    let met = chain.met();
+    assert!(refused > 10 && timeouts > 10, "{refused} {timeouts}");
+    assert!(met[&Fault::Foreign] >= foreign && met[&Fault::Altered] >= altered && foreign > 20 && altered > 50, "{met:?}");
+    for fault in
+        [Fault::Failed, Fault::Throttled, Fault::TimedOut, Fault::WrongChain, Fault::Truncated, Fault::Duplicated, Fault::Reordered]
+    {
+        assert!(met.get(&fault).is_some_and(|count| *count > 0), "{fault:?} in {met:?}");
+    }
+    chain.heal();
+    assert_eq!((chain.blocks(1, 1).await, chain.reread(&first.at).await), (Ok(vec![first.clone()]), Ok(Some(first))));
+    assert_eq!(chain.met(), met, "healing forgets nothing, and nothing is met after it");
 }

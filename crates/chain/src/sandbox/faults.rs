@@ -1,15 +1,55 @@
 //! What goes wrong between a sandbox chain and who reads it: the script of a test, or faults drawn
 //! from a seed. Decides what a call sees; the chain itself is never changed here.
 
+use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
+use std::time::Duration;
+
+use tidegate_rules::amount::Raw;
+use tidegate_rules::block::{Block, BlockRef, Hash, Transfer};
 
 use super::history::History;
 use crate::Error;
 
+/// What spoiled an answer, for counting.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Fault {
+    /// The endpoint was away.
+    Outage,
+    /// The call failed.
+    Failed,
+    /// The endpoint had been asked too often (429).
+    Throttled,
+    /// Nothing came, for a while.
+    TimedOut,
+    /// The endpoint was found to be on another chain.
+    WrongChain,
+    /// A part was missing, and that was noticed.
+    Truncated,
+    /// Something was in it twice, and that was noticed.
+    Duplicated,
+    /// Its blocks did not follow each other, and that was noticed.
+    Reordered,
+    /// It was of an earlier moment.
+    Stale,
+    /// The endpoint did not have what its head promised.
+    Empty,
+    /// It was shorter than asked.
+    Short,
+    /// It was another chain's, and nothing in it said so.
+    Foreign,
+    /// A block that was read again showed another transfer than before.
+    Altered,
+}
+
+/// How often each fault was met.
+pub type Met = BTreeMap<Fault, u64>;
+
 /// Faults drawn anew for each call, from a seed. Chances are in thousandths.
 ///
-/// They are what an honest but poor endpoint does. Forks are not among them: the chain does those,
-/// see [`SandboxChain::fork`](super::SandboxChain::fork).
+/// Most are what an honest but poor endpoint does, as the adapters tell it on: what they notice is
+/// an error, what they cannot notice is the lie itself (`foreign`, `altered`). Forks are not among
+/// them: the chain does those, see [`SandboxChain::fork`](super::SandboxChain::fork).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Faults {
     /// Where the draws begin.
@@ -31,14 +71,55 @@ pub struct Faults {
     pub incomplete_permille: u16,
     /// `blocks` gives fewer blocks than asked, at least one.
     pub short_permille: u16,
+    /// The call is refused for their number (429).
+    pub throttled_permille: u16,
+    /// The call gets no answer, and fails after `timeout`.
+    pub timeout_permille: u16,
+    /// How long a call without an answer takes.
+    pub timeout: Duration,
+    /// The endpoint says another chain id than expected: asking again will not help, it says.
+    pub wrong_chain_permille: u16,
+    /// `blocks` gets something twice, and fails.
+    pub duplicated_permille: u16,
+    /// `blocks` gets blocks that do not follow each other, and fails.
+    pub reordered_permille: u16,
+    /// A lie: `head`, `header`, `blocks` and `final_head` are those of another chain, as when a
+    /// provider's balancer asks the wrong node long after the endpoint has proven its chain. It is
+    /// the same other chain each time: as long, at the same times, and empty.
+    pub foreign_permille: u16,
+    /// A lie: `reread` shows a transfer of another value, or not at all.
+    pub altered_permille: u16,
 }
 
 impl Faults {
-    /// A bad day of a public endpoint: about one call in ten goes wrong.
+    /// No fault at all, to begin from.
+    #[must_use]
+    pub const fn none(seed: u64) -> Self {
+        Self {
+            seed,
+            fail_permille: 0,
+            outage_permille: 0,
+            outage_calls_max: 0,
+            lag_permille: 0,
+            lag_blocks_max: 0,
+            missing_permille: 0,
+            incomplete_permille: 0,
+            short_permille: 0,
+            throttled_permille: 0,
+            timeout_permille: 0,
+            timeout: TIMEOUT,
+            wrong_chain_permille: 0,
+            duplicated_permille: 0,
+            reordered_permille: 0,
+            foreign_permille: 0,
+            altered_permille: 0,
+        }
+    }
+
+    /// A bad day of a public endpoint: about one call in seven goes wrong.
     #[must_use]
     pub const fn mild(seed: u64) -> Self {
         Self {
-            seed,
             fail_permille: 20,
             outage_permille: 2,
             outage_calls_max: 10,
@@ -47,6 +128,11 @@ impl Faults {
             missing_permille: 20,
             incomplete_permille: 20,
             short_permille: 50,
+            throttled_permille: 20,
+            timeout_permille: 4,
+            duplicated_permille: 10,
+            reordered_permille: 10,
+            ..Self::none(seed)
         }
     }
 
@@ -54,7 +140,6 @@ impl Faults {
     #[must_use]
     pub const fn harsh(seed: u64) -> Self {
         Self {
-            seed,
             fail_permille: 100,
             outage_permille: 10,
             outage_calls_max: 40,
@@ -63,9 +148,23 @@ impl Faults {
             missing_permille: 100,
             incomplete_permille: 150,
             short_permille: 300,
+            throttled_permille: 50,
+            timeout_permille: 20,
+            duplicated_permille: 50,
+            reordered_permille: 50,
+            ..Self::none(seed)
         }
     }
+
+    /// An endpoint whose answers are prompt and cannot be trusted.
+    #[must_use]
+    pub const fn lying(seed: u64) -> Self {
+        Self { wrong_chain_permille: 50, foreign_permille: 250, altered_permille: 500, ..Self::mild(seed) }
+    }
 }
+
+/// How long a drawn call without an answer takes: no real endpoint is given up so soon.
+const TIMEOUT: Duration = Duration::from_millis(40);
 
 /// The questions that [`Chain`](crate::Chain) has.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -102,6 +201,8 @@ pub(super) struct View {
     hidden: Option<RangeInclusive<u64>>,
     /// It has nothing of what this call asks for.
     pub(super) missing: bool,
+    foreign: bool,
+    altered: bool,
 }
 
 impl View {
@@ -110,27 +211,97 @@ impl View {
         let hidden = self.hidden.as_ref().is_some_and(|numbers| numbers.contains(&number));
         number <= history.shown(self.lag) && !hidden && !self.missing
     }
+
+    /// The header as it is shown.
+    pub(super) fn header(&self, at: BlockRef) -> BlockRef {
+        if self.foreign { BlockRef { hash: elsewhere(at.hash), parent: elsewhere(at.parent), ..at } } else { at }
+    }
+
+    /// The block as it is shown.
+    pub(super) fn block(&self, block: Block) -> Block {
+        if self.foreign {
+            return Block { at: self.header(block.at), transfers: Vec::new(), unreadable: Vec::new(), notices: Vec::new() };
+        }
+        block
+    }
+
+    /// The block as it is shown when it is read again.
+    pub(super) fn again(&self, mut block: Block) -> Block {
+        if self.altered
+            && let Some(last) = block.transfers.pop()
+            && last.key.ordinal.is_multiple_of(2)
+        {
+            block.transfers.push(Transfer { value: last.value.saturating_add(Raw::from_units(1)), ..last });
+        }
+        block
+    }
+}
+
+/// The hash of the other chain's block at the same height. On TRON its number stays in it.
+fn elsewhere(hash: Hash) -> Hash {
+    let mut bytes = hash.0;
+    bytes.iter_mut().skip(8).for_each(|byte| *byte = !*byte);
+    Hash(bytes)
+}
+
+/// How a call goes: what it sees, or its failure; and what it waits for first.
+pub(super) struct Begun {
+    pub(super) view: Result<View, Error>,
+    pub(super) wait: Duration,
 }
 
 impl Script {
-    /// Begins a call: it fails here, or sees the chain as the view says.
-    pub(super) fn begin(&mut self, method: Method) -> Result<View, Error> {
+    /// Begins a call: it fails here, or sees the chain as the view says. What it meets is counted.
+    pub(super) fn begin(&mut self, method: Method, met: &mut Met) -> Begun {
         let draw = self.drawn.as_mut().map_or_else(Draw::default, Drawn::draw);
-        if self.down || draw.down {
-            return Err(Error::Transient("the sandbox is down, as its script says".into()));
-        }
-        if use_up(&mut self.fail_next) || draw.fail {
-            return Err(Error::Transient("the sandbox failed this call, as its script says".into()));
-        }
-        if method == Method::Blocks && (use_up(&mut self.incomplete) || draw.incomplete) {
-            return Err(Error::Transient("the answer is not whole: transfers are missing".into()));
-        }
-        Ok(View {
+        let mut wait = Duration::ZERO;
+        let blocks = method == Method::Blocks;
+        let transient = |words: &str| Err(Error::Transient(words.into()));
+        let (fault, view) = if self.down || draw.down {
+            (Some(Fault::Outage), transient("the sandbox is down, as its script says"))
+        } else if use_up(&mut self.fail_next) || draw.fail {
+            (Some(Fault::Failed), transient("the sandbox failed this call, as its script says"))
+        } else if draw.throttled {
+            (Some(Fault::Throttled), transient("429: too many requests, as its script says"))
+        } else if draw.timeout {
+            wait = draw.wait;
+            (Some(Fault::TimedOut), transient("the sandbox did not answer in time, as its script says"))
+        } else if draw.wrong_chain {
+            (Some(Fault::WrongChain), Err(Error::Refused("the sandbox is on another chain, as its script says".into())))
+        } else if blocks && (use_up(&mut self.incomplete) || draw.incomplete) {
+            (Some(Fault::Truncated), transient("the answer is not whole: transfers are missing"))
+        } else if blocks && draw.duplicated {
+            (Some(Fault::Duplicated), transient("the answer is not whole: a log stands twice in it"))
+        } else if blocks && draw.reordered {
+            (Some(Fault::Reordered), transient("the answer is not whole: its blocks do not follow each other"))
+        } else {
+            (None, Ok(()))
+        };
+        let view = view.map(|()| View {
             lag: self.lag.saturating_add(draw.lag),
             limit: self.limit_per_call.unwrap_or(u32::MAX).min(draw.limit.unwrap_or(u32::MAX)),
             hidden: self.hidden.clone(),
             missing: draw.missing,
-        })
+            foreign: draw.foreign && matches!(method, Method::Head | Method::Header | Method::Blocks | Method::FinalHead),
+            altered: draw.altered && method == Method::Reread,
+        });
+        let seen = view.as_ref().ok().map(|view| {
+            let chain = !matches!(method, Method::Identity | Method::TokenState);
+            let data = matches!(method, Method::Header | Method::Blocks | Method::Reread);
+            [
+                (view.lag > 0 && chain, Fault::Stale),
+                ((view.missing || view.hidden.is_some()) && data, Fault::Empty),
+                (blocks && view.limit < u32::MAX, Fault::Short),
+                (view.foreign, Fault::Foreign),
+                (view.altered, Fault::Altered),
+            ]
+        });
+        let seen = seen.into_iter().flatten().filter(|(met, _)| *met).map(|(_, fault)| fault);
+        for fault in fault.into_iter().chain(seen) {
+            let count = met.entry(fault).or_default();
+            *count = count.saturating_add(1);
+        }
+        Begun { view, wait }
     }
 
     pub(super) fn inject(&mut self, faults: Faults) {
@@ -159,6 +330,14 @@ struct Draw {
     missing: bool,
     lag: u64,
     limit: Option<u32>,
+    throttled: bool,
+    timeout: bool,
+    wait: Duration,
+    wrong_chain: bool,
+    duplicated: bool,
+    reordered: bool,
+    foreign: bool,
+    altered: bool,
 }
 
 struct Drawn {
@@ -182,6 +361,14 @@ impl Drawn {
         let short = self.chance(faults.short_permille);
         let limit = self.below(SHORT_BLOCKS_MAX).saturating_add(1);
 
+        let throttled = self.chance(faults.throttled_permille);
+        let timeout = self.chance(faults.timeout_permille);
+        let wrong_chain = self.chance(faults.wrong_chain_permille);
+        let duplicated = self.chance(faults.duplicated_permille);
+        let reordered = self.chance(faults.reordered_permille);
+        let foreign = self.chance(faults.foreign_permille);
+        let altered = self.chance(faults.altered_permille);
+
         if outage && self.outage_calls_left == 0 {
             let calls = u32::try_from(outage_calls).unwrap_or(u32::MAX).saturating_add(1);
             self.outage_calls_left = calls.min(faults.outage_calls_max);
@@ -193,6 +380,14 @@ impl Drawn {
             missing,
             lag: if lags { lag } else { 0 },
             limit: if short { u32::try_from(limit).ok() } else { None },
+            throttled,
+            timeout,
+            wait: faults.timeout,
+            wrong_chain,
+            duplicated,
+            reordered,
+            foreign,
+            altered,
         }
     }
 
