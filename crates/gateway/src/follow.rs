@@ -272,17 +272,17 @@ impl Follower {
         self.gateway.signal(Wake::Head);
     }
 
-    /// A halted network resumes by itself when an endpoint shows our tip again.
+    /// A halted network resumes by itself when an endpoint shows what may not change as we know it.
     async fn try_to_leave_halt(&self, mut row: NetworkRow) -> Result<Result<NetworkRow, NetworkRow>, Trouble> {
         if row.halted.is_none() {
             return Ok(Ok(row));
         }
-        let Some(tip) = row.recent.last().copied() else { return Ok(Err(row)) };
-        let shown = self.part.chain.header(tip.number).await?;
-        if shown.is_none_or(|shown| shown.hash != tip.hash) {
+        let Some(anchor) = follow::anchor(&row.recent, row.finalized).copied() else { return Ok(Err(row)) };
+        let shown = self.part.chain.header(anchor.number).await?;
+        if shown.is_none_or(|shown| shown.hash != anchor.hash) {
             return Ok(Err(row));
         }
-        tracing::warn!(network = %row.name, "the chain shows our tip again: following on");
+        tracing::warn!(network = %row.name, block = anchor.number, "the chain shows our final block again: following on");
         self.store_halt(&mut row, None).await?;
         Ok(Ok(row))
     }

@@ -75,6 +75,14 @@ pub fn next(recent: &[BlockRef], final_number: Option<u64>, blocks: &[BlockRef],
     fork_point(recent, final_number, start, compared)
 }
 
+/// The block that an endpoint must show for a halted network to go on: the one that the chain called
+/// final, or the oldest that is kept. What differs above it is a fork like any other, and our tip may
+/// have been lost in one while we stood still.
+#[must_use]
+pub fn anchor(recent: &[BlockRef], final_number: Option<u64>) -> Option<&BlockRef> {
+    final_number.and_then(|number| ours(recent, number)).or_else(|| recent.first())
+}
+
 /// True when `child` sits directly on `parent` and time does not run backwards.
 fn continues(parent: &BlockRef, child: &BlockRef) -> bool {
     parent.number.checked_add(1) == Some(child.number) && child.parent == parent.hash && child.time >= parent.time

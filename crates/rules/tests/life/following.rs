@@ -217,3 +217,21 @@ fn the_floor_rises_in_trouble_and_falls_again() {
         assert!(floor.is_none_or(|floor| floor == Depth::Final));
     }
 }
+
+/// Whoever shows the anchor is on a chain that can be followed without another halt, and whoever does
+/// not is not: a halted network resumes exactly when that is so.
+#[test]
+fn a_chain_that_shows_the_anchor_halts_nobody() {
+    let ours = chain(&"o".repeat(20));
+    let window = &ours[8..];
+    for (fixed, anchor) in [(None, 9), (Some(12), 12), (Some(20), 20), (Some(3), 9)] {
+        assert_eq!(follow::anchor(window, fixed).map(|block| block.number), Some(anchor), "final {fixed:?}");
+        for shared in 0..=20_usize {
+            let theirs = chain(&("o".repeat(shared) + &"n".repeat(24 - shared)));
+            let shows = theirs[anchor as usize - 1].hash == ours[anchor as usize - 1].hash;
+            let halts = matches!(follow(window, fixed, &theirs).0, Next::Halt(_));
+            assert_eq!(shows, !halts, "final {fixed:?}, forked above {shared}");
+        }
+    }
+    assert_eq!(follow::anchor(&[], Some(1)), None);
+}
