@@ -732,6 +732,7 @@ impl Chain for SandboxChain {
             let at = history.shown(view.lag);
             Ok(Balances { at, values: history.balances(addresses, at), calls: 1 })
         })
+        .await
     }
 
     async fn transaction(&self, hash: &Hash) -> Result<Option<Transaction>, Error> {
@@ -746,10 +747,11 @@ impl Chain for SandboxChain {
             let SandboxConfig { flavour, token, .. } = &self.inner.config;
             Ok(Some(history::show(transaction, block, *flavour, token)))
         })
+        .await
     }
 
     async fn fee(&self, _: Option<Address>) -> Result<Fee, Error> {
-        self.ask(Method::Fee, |_, _| Ok(fee_of(self.inner.config.flavour)))
+        self.ask(Method::Fee, |_, _| Ok(fee_of(self.inner.config.flavour))).await
     }
 
     async fn second_reading(&self, blocks: &[BlockRef]) -> Result<Vec<SecondReading>, Error> {
@@ -765,6 +767,7 @@ impl Chain for SandboxChain {
             };
             blocks.iter().map(read).collect()
         })
+        .await
     }
 
     fn format_address(&self, address: &Address) -> String {

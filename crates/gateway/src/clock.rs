@@ -1,17 +1,26 @@
 //! The one place that reads the system clock and, through the vault, the system's randomness.
 //! Everything else takes time and randomness as arguments or asks here.
 
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU32, Ordering};
 
 use tidegate_rules::time::Time;
 use tidegate_vault::{Entropy as _, OsEntropy};
+
+/// How far the time of this process is ahead of the machine's, in milliseconds.
+static AHEAD_MS: AtomicI64 = AtomicI64::new(0);
+
+/// Sets the clock of this process ahead of the machine's, or behind it: for a simulation that lives
+/// through months in a minute, and through clocks that go wrong. Nothing of the program calls it.
+pub fn set_ahead_ms(ahead_ms: i64) {
+    AHEAD_MS.store(ahead_ms, Ordering::Relaxed);
+}
 
 /// The server's time.
 #[must_use]
 #[allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "this is the one place")]
 pub fn now() -> Time {
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-    Time::from_millis(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
+    Time::from_millis(i64::try_from(since.as_millis()).unwrap_or(i64::MAX).saturating_add(AHEAD_MS.load(Ordering::Relaxed)))
 }
 
 /// Random bytes from the operating system.

@@ -9,6 +9,7 @@
 
 mod apply;
 mod chain;
+mod fuse;
 mod read;
 mod rows;
 mod safe;
@@ -23,6 +24,7 @@ use tidegate_rules::time::Time;
 use tokio::sync::{mpsc, oneshot};
 
 pub use chain::{BalanceRow, HintRow, JobRow, JobStatus};
+pub use fuse::{Fuse, Side};
 pub use read::{OrderFilter, TransferFilter, WalletFilter};
 pub use rows::{
     ApiKeyRow, DueDelivery, EventRow, KeptAnswerRow, MerchantRow, NetworkRow, OrderRow, TransferRow, WalletCount, WalletRow, is_consistent,
@@ -98,6 +100,7 @@ pub struct Store {
     engine: Engine,
     readers: AnyPool,
     writer: Option<mpsc::Sender<Request>>,
+    fuse: Fuse,
 }
 
 impl Store {
@@ -143,7 +146,7 @@ impl Store {
                 Some(sender)
             }
         };
-        Ok(Self { engine, readers, writer })
+        Ok(Self { engine, readers, writer, fuse: Fuse::default() })
     }
 
     /// Which database this is.
@@ -157,14 +160,23 @@ impl Store {
     /// # Errors
     /// [`StoreError`] when the database does not answer; nothing is stored then.
     pub async fn commit(&self, changes: Changes) -> Result<Commit, StoreError> {
-        match &self.writer {
+        let last = if self.fuse.before(&changes).await { Some(changes.clone()) } else { None };
+        let outcome = match &self.writer {
             Some(writer) => {
                 let (answer, answered) = oneshot::channel();
                 writer.send((Box::new(changes), answer)).await.map_err(|_| StoreError::Lost)?;
                 answered.await.map_err(|_| StoreError::Lost)?
             }
             None => self.commit_alone(&changes).await,
-        }
+        };
+        self.fuse.after(last).await;
+        outcome
+    }
+
+    /// Where a simulation ends this process.
+    #[must_use]
+    pub const fn fuse(&self) -> &Fuse {
+        &self.fuse
     }
 
     /// PostgreSQL: one transaction for each change. When the connection breaks during COMMIT the

@@ -6,16 +6,19 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use sqlx::{Connection as _, Row as _};
 use tidegate::clock;
+use tidegate::safe;
 use tidegate::store::{self, AlertFilter, OrderFilter, OrderRow};
 use tidegate_rules::alert::AlertKind;
 use tidegate_rules::amount::{Amount, Raw};
 use tidegate_rules::block::{Address, BlockRef, Network, TransferKey};
 use tidegate_rules::id::OrderId;
+use tidegate_rules::notify::{secret_bytes, verify};
 use tidegate_rules::order::{Depth, Mark, Status};
 use tidegate_rules::time::Time;
 use tidegate_rules::wallet::{RiskLevel, WalletStatus};
 
 use super::world::{PAYER, World};
+use crate::receiver::Delivery;
 
 /// What was seen before, so that what may never change can be held to it.
 #[derive(Default)]
@@ -108,22 +111,23 @@ impl Books {
     async fn read(world: &World) -> Self {
         let url = world.config.database.url.expose();
         let mut db = sqlx::AnyConnection::connect(&url).await.unwrap();
-        let leases =
-            sqlx::query("SELECT order_id, network, wallet_id, address_hex, from_height, to_height, late_until FROM leases ORDER BY id")
-                .fetch_all(&mut db)
-                .await
-                .unwrap()
-                .iter()
-                .map(|row| Lease {
-                    order: row.get::<String, _>(0).parse().unwrap(),
-                    network: Network::new(&row.get::<String, _>(1)),
-                    wallet: row.get(2),
-                    address: hex_address(&row.get::<String, _>(3)),
-                    from: height(row.get(4)),
-                    to: row.get::<Option<i64>, _>(5).map(height),
-                    late_until: row.get(6),
-                })
-                .collect();
+        let leases = sqlx::query(
+            "SELECT order_id, network, wallet_id, address_hex, from_height, to_height, late_until FROM leases ORDER BY from_height, id",
+        )
+        .fetch_all(&mut db)
+        .await
+        .unwrap()
+        .iter()
+        .map(|row| Lease {
+            order: row.get::<String, _>(0).parse().unwrap(),
+            network: Network::new(&row.get::<String, _>(1)),
+            wallet: row.get(2),
+            address: hex_address(&row.get::<String, _>(3)),
+            from: height(row.get(4)),
+            to: row.get::<Option<i64>, _>(5).map(height),
+            late_until: row.get(6),
+        })
+        .collect();
         let rows = sqlx::query(
             "SELECT network, tx_hash, ordinal, id, block_number, block_hash, block_time, raw_value, status, disposition, order_id, promoted FROM blockchain_transactions",
         )
@@ -199,6 +203,7 @@ pub async fn all(world: &World, memory: &mut Memory) -> Result<(), String> {
         ensure!(row.recent[0].number == world.first[name], "I8: {name} begins at {}", row.recent[0].number);
         ensure!(row.peak >= tip.number, "the peak of {name} is below its tip");
     }
+    limits(world).await?;
     let books = Books::read(world).await;
     let owners = owners(world, &books)?;
     transfers(world, &books, &owners)?;
@@ -209,6 +214,63 @@ pub async fn all(world: &World, memory: &mut Memory) -> Result<(), String> {
     history(&books, memory);
     Ok(())
 }
+
+/// I13: what has a limit keeps it.
+async fn limits(world: &World) -> Result<(), String> {
+    let store = world.gateway().store.clone();
+    for name in world.chains.keys() {
+        let kept = store.network(name).await.unwrap().map_or(0, |row| row.recent.len());
+        ensure!(kept < BLOCKS_KEPT_MAX, "I13: {kept} blocks of {name} are kept");
+        let wallets = u64::try_from(world.own(name).await.len()).unwrap();
+        ensure!(wallets <= world.config.pool.max_wallets, "I13: {name} has {wallets} wallets");
+    }
+    // What only somebody who edits the database can bring about.
+    for kind in [AlertKind::AddressTampered, AlertKind::KeyDoesNotOpen, AlertKind::AuditBroken] {
+        let told = store.alerts(AlertFilter { kind: Some(kind), ..AlertFilter::default() }, 1).await.unwrap();
+        ensure!(told.is_empty(), "nobody touched the database: {told:?}");
+    }
+    Ok(())
+}
+
+/// I11: nowhere in the database's files stands a secret as it is, and every key opens for its wallet.
+pub async fn secrets(world: &World) {
+    safe::check_all(&world.gateway()).await;
+    limits(world).await.unwrap();
+    let master = world.config.master_key.as_ref().unwrap().text.expose().to_owned();
+    let raw: Vec<u8> = (0..32).map(|n| u8::from_str_radix(&master[2 * n..2 * n + 2], 16).unwrap()).collect();
+    let secret = world.secret.clone().expect("the shop was made");
+    let bytes = secret_bytes(&secret).unwrap();
+    let path = world.config.database.url.expose();
+    let path = path.trim_start_matches("sqlite:");
+    let mut read = 0;
+    for ending in ["", "-wal"] {
+        let Ok(file) = std::fs::read(format!("{path}{ending}")) else { continue };
+        read += file.len();
+        for needle in [master.as_bytes(), &raw, secret.as_bytes(), &bytes] {
+            assert!(!file.windows(needle.len()).any(|found| found == needle), "I11: a secret stands in {path}{ending}");
+        }
+    }
+    assert!(read > 100_000, "the database was not found at {path}");
+}
+
+/// I10: whatever was sent under an event's id, however often, is what was stored with the event, and
+/// is signed with the shop's secret.
+pub async fn deliveries(world: &World, sent: &[Delivery]) {
+    let mut db = sqlx::AnyConnection::connect(&world.config.database.url.expose()).await.unwrap();
+    let rows = sqlx::query("SELECT id, body FROM events").fetch_all(&mut db).await.unwrap();
+    db.close().await.unwrap();
+    let bodies: BTreeMap<String, String> = rows.iter().map(|row| (row.get(0), row.get(1))).collect();
+    let key = secret_bytes(world.secret.as_ref().unwrap()).unwrap();
+    for delivery in sent {
+        let stored = bodies.get(&delivery.id).unwrap_or_else(|| panic!("I10: {} was sent and never happened", delivery.id));
+        assert_eq!(stored.as_bytes(), delivery.body, "I10: {} was sent as something else", delivery.id);
+        let at: i64 = delivery.timestamp.parse().unwrap();
+        verify(&key, &delivery.id, at, &delivery.body, &delivery.signature, Time::from_secs(at)).unwrap();
+    }
+}
+
+/// What the follower keeps of a chain, and what it may have beyond that before it forgets.
+const BLOCKS_KEPT_MAX: usize = 8_192 + 512 + 100;
 
 /// Whose a transfer is, and as what it is to be recorded.
 type Owner = (Option<OrderId>, &'static str);
@@ -351,7 +413,7 @@ fn orders(world: &World, books: &Books, owners: &BTreeMap<(Network, TransferKey)
         if order.facts.expired_at.is_some() {
             let latest = |network: &Network| world.settled[&(network.clone(), terms.depth(network))].1;
             ensure!(order.leases.is_empty() || passed(&latest), "I5: {id} expired and no settled chain is past {}", terms.expires_at);
-            ensure!(!order.leases.is_empty() || clock::now() > terms.expires_at, "I5: {id} expired before its time");
+            ensure!(!order.leases.is_empty() || world.latest_ours.max(clock::now()) > terms.expires_at, "I5: {id} expired before its time");
         }
         if order.facts.paid.is_some() && !order.facts.reverted {
             ensure!(received >= terms.due(), "{id} is paid with {received} of {} and not marked", terms.due());

@@ -6,6 +6,7 @@ use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use tidegate::clock;
@@ -15,12 +16,12 @@ use tidegate::orders::{self, Opened, OrderView, Wish};
 use tidegate::people::Doer;
 use tidegate::problem::Problem;
 use tidegate::start;
-use tidegate::store::{MerchantRow, Migrate, OrderRow};
+use tidegate::store::{MerchantRow, Migrate, OrderRow, Side};
 use tidegate_chain::Chain;
-use tidegate_chain::sandbox::{BranchBlock, Dropped, Faults, LogEntry, SandboxChain, SandboxConfig};
+use tidegate_chain::sandbox::{BranchBlock, Dropped, Faults, LogEntry, Met, SandboxChain, SandboxConfig};
 use tidegate_rules::amount::{Amount, Raw};
 use tidegate_rules::block::{Address, Hash, Network, TransferKey};
-use tidegate_rules::changes::Details;
+use tidegate_rules::changes::{Changes, Details};
 use tidegate_rules::id::OrderId;
 use tidegate_rules::order::{Cancel, Depth, Mark, Status};
 use tidegate_rules::time::{Span, Time};
@@ -66,9 +67,25 @@ impl Random {
     }
 }
 
+/// Whose time the gateway's clock shows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Clock {
+    /// The machine's.
+    Machine,
+    /// That of the chains, and wrong by minutes now and then. One world in a process can have that.
+    Chains,
+}
+
+/// How wrong the gateway's clock gets, in either direction.
+const SKEW_MAX: Span = Span::from_secs(600);
+
+/// The longest time in which the shop is shut and no block comes.
+const NIGHT_MAX: Span = Span::from_secs(15 * 86_400);
+
 /// What a world is like.
 #[derive(Clone, Copy, Debug)]
 pub struct Nature {
+    pub clock: Clock,
     pub accept_late: bool,
     /// How far the chains' time is behind ours when the world begins.
     pub behind_s: u64,
@@ -76,9 +93,23 @@ pub struct Nature {
     pub batch_size: u64,
 }
 
+impl Nature {
+    /// What the world of a seed is like, so that the seed says all.
+    pub fn of(seed: u64) -> Self {
+        let random = Random::new(seed ^ 0x006e_6174_7572_6521);
+        Self {
+            clock: Clock::Chains,
+            accept_late: random.chance(50),
+            behind_s: if random.chance(30) { random.below(150) } else { 0 },
+            max_wallets: 10_000,
+            batch_size: 1 + random.below(6),
+        }
+    }
+}
+
 impl Default for Nature {
     fn default() -> Self {
-        Self { accept_late: false, behind_s: 0, max_wallets: 10_000, batch_size: 4 }
+        Self { clock: Clock::Machine, accept_late: false, behind_s: 0, max_wallets: 10_000, batch_size: 4 }
     }
 }
 
@@ -119,10 +150,47 @@ pub struct World {
     pub opened: Vec<OrderId>,
     pub forks: u64,
     pub kills: u64,
+    /// Commits at which the process ended: what was in them, on which side, and how often.
+    pub crashes: BTreeMap<String, u64>,
+    /// Orders whose opening nobody heard of.
+    pub unheard: u64,
+    pub payments: u64,
+    pub skews: u64,
+    /// The merchant's webhook secret.
+    pub secret: Option<String>,
+    /// The latest time that the gateway's clock ever showed.
+    pub latest_ours: Time,
+    genesis: Time,
+    clock_of: Clock,
+    skew_ms: i64,
+    side: Cell<Side>,
     /// Payments that are made once the chains' time has come.
     appointments: Vec<(Time, Network, Vec<LogEntry>)>,
     hook: Option<String>,
     _folder: tempfile::TempDir,
+}
+
+/// What this process's clock is ahead, as it was set.
+static AHEAD_MS: AtomicI64 = AtomicI64::new(0);
+
+/// What a commit is about, in the names of its parts.
+fn contents(changes: &Changes) -> String {
+    let parts = [
+        (changes.cursor.is_some(), "cursor"),
+        (!changes.new_wallets.is_empty(), "new wallets"),
+        (!changes.wallets.is_empty(), "wallets"),
+        (!changes.new_orders.is_empty(), "new orders"),
+        (!changes.orders.is_empty(), "orders"),
+        (!changes.new_leases.is_empty(), "new leases"),
+        (!changes.ended_leases.is_empty(), "ended leases"),
+        (!changes.transfers.is_empty(), "transfers"),
+        (!changes.journal.is_empty(), "journal"),
+        (!changes.events.is_empty(), "events"),
+        (!changes.alerts.is_empty(), "alerts"),
+        (!changes.deliveries.is_empty(), "deliveries"),
+        (!changes.audit.is_empty(), "audit"),
+    ];
+    parts.iter().filter(|(is_there, _)| *is_there).map(|(_, name)| *name).collect::<Vec<_>>().join("+")
 }
 
 pub fn tron() -> Network {
@@ -218,6 +286,16 @@ impl World {
             opened: Vec::new(),
             forks: 0,
             kills: 0,
+            crashes: BTreeMap::new(),
+            unheard: 0,
+            payments: 0,
+            skews: 0,
+            secret: None,
+            latest_ours: clock::now(),
+            genesis,
+            clock_of: nature.clock,
+            skew_ms: 0,
+            side: Cell::new(Side::Before),
             appointments: Vec::new(),
             hook,
             _folder: folder,
@@ -255,10 +333,12 @@ impl World {
     }
 
     /// Another gateway on the same database, as the program makes it.
-    pub async fn another(&self) -> Running {
+    pub async fn another(&mut self) -> Running {
         let store = start::open_store(&self.config, Migrate::Yes).await.unwrap();
         let vault = start::unlock(&self.config, &store).await.unwrap();
-        start::add_merchant(&store, &vault, "shop", self.hook.clone(), &Doer::program()).await.unwrap();
+        if let Some((_, secret)) = start::add_merchant(&store, &vault, "shop", self.hook.clone(), &Doer::program()).await.unwrap() {
+            self.secret = Some(secret);
+        }
         let merchant = store.merchants().await.unwrap().remove(0);
         let chains: BTreeMap<Network, Arc<dyn Chain>> =
             self.chains.iter().map(|(name, chain)| (name.clone(), Arc::new(self.meddled(chain)) as Arc<dyn Chain>)).collect();
@@ -270,6 +350,26 @@ impl World {
 
     pub async fn start(&mut self) {
         self.running = Some(self.another().await);
+    }
+
+    /// The process will end at one of the next commits, or in the moment after it.
+    pub fn light_the_fuse(&self) {
+        let side = if self.random.chance(50) { Side::Before } else { Side::After };
+        let commits = u32::try_from(self.random.below(16)).unwrap();
+        self.gateway().store.fuse().light(commits, side);
+        self.side.set(side);
+    }
+
+    /// Starts the gateway again where it ended at a commit.
+    pub async fn after_a_crash(&mut self) {
+        let Some(at) = self.running.as_ref().and_then(|running| running.gateway.store.fuse().blown()) else { return };
+        *self.crashes.entry(format!("{:?} {}", self.side.get(), contents(&at))).or_default() += 1;
+        if self.side.get() == Side::After {
+            self.unheard += u64::try_from(at.new_orders.len()).unwrap();
+        }
+        self.kill().await;
+        self.kills -= 1;
+        self.start().await;
     }
 
     pub async fn kill(&mut self) {
@@ -289,9 +389,49 @@ impl World {
         .await;
     }
 
+    /// Sets the gateway's clock by the chains', and wrong by what it is wrong.
+    fn set_clock(&mut self) {
+        if self.clock_of == Clock::Chains {
+            let machine = clock::now().millis() - AHEAD_MS.load(Ordering::Relaxed);
+            let ahead = self.clock.millis() + self.skew_ms - machine;
+            AHEAD_MS.store(ahead, Ordering::Relaxed);
+            clock::set_ahead_ms(ahead);
+        }
+        self.latest_ours = self.latest_ours.max(clock::now());
+    }
+
+    /// The gateway's clock goes wrong, forwards or back, or is set right.
+    pub fn skew(&mut self) {
+        let most = SKEW_MAX.millis();
+        self.skew_ms =
+            if self.random.chance(30) { 0 } else { i64::try_from(self.random.below(2 * most)).unwrap() - i64::try_from(most).unwrap() };
+        self.skews += 1;
+        self.set_clock();
+    }
+
+    /// The gateway's clock is right from now on.
+    pub fn set_clock_right(&mut self) {
+        self.skew_ms = 0;
+        self.set_clock();
+    }
+
+    /// Hours or days in which nothing happens anywhere.
+    pub fn night(&mut self) {
+        self.clock = self.clock.plus(Span::from_millis(self.random.below(NIGHT_MAX.millis())));
+        self.set_clock();
+    }
+
+    /// How long the world has lived, by its chains.
+    pub fn age(&self) -> Span {
+        self.clock.since(self.genesis)
+    }
+
     /// One block on a network, some time after the last one of the world.
     pub fn mine(&mut self, network: &Network) {
-        self.clock = self.clock.plus(Span::from_millis(self.random.below(7_000)));
+        // Blocks of TRON come every three seconds, those of Ethereum every twelve.
+        let most = if *network == ethereum() && self.clock_of == Clock::Chains { 12_000 } else { 7_000 };
+        self.clock = self.clock.plus(Span::from_millis(self.random.below(most)));
+        self.set_clock();
         let (due, later) = std::mem::take(&mut self.appointments).into_iter().partition(|(at, ..)| *at < self.clock);
         self.appointments = later;
         for (_, network, logs) in due {
@@ -406,14 +546,24 @@ impl World {
     pub fn trouble(&self, network: &Network) {
         let (chain, seed) = (self.chain(network), self.random.next());
         let tip = chain.tip().number;
-        match self.random.below(8) {
-            0..=2 => chain.inject(Faults::mild(seed)),
+        match self.random.below(10) {
+            0..=1 => chain.inject(Faults::mild(seed)),
+            2 | 8 | 9 => chain.inject(Faults::lying(seed)),
             3 => chain.inject(Faults::harsh(seed)),
             4 => chain.lag(1 + self.random.below(5)),
             5 => chain.hide_blocks(tip.saturating_sub(self.random.below(3))..=tip + 1),
             6 => chain.limit_per_call(Some(1)),
             _ => chain.stall_final(),
         }
+    }
+
+    /// Every fault that was met, on either chain.
+    pub fn faults(&self) -> Met {
+        let mut all = Met::new();
+        for (fault, count) in self.chains.values().flat_map(|chain| chain.met()) {
+            *all.entry(fault).or_default() += count;
+        }
+        all
     }
 
     pub fn heal(&self) {
@@ -497,6 +647,7 @@ impl World {
     pub async fn pay_any(&mut self) {
         let Some(row) = self.recent().await else { return };
         let Some(lease) = self.random.pick(&row.order.leases).cloned() else { return };
+        self.payments += 1;
         let network = lease.network.clone();
         let chain = self.chain(&network).clone();
         let own = self.own(&network).await;
