@@ -15,7 +15,7 @@ use tidegate_rules::changes::{Changes, OrderChange, Recorded};
 use tidegate_rules::id::{OrderId, TransferId};
 use tidegate_rules::lease::{self, Incoming};
 use tidegate_rules::notify::EventType;
-use tidegate_rules::order::Payment;
+use tidegate_rules::order::{Payment, Status};
 use tidegate_rules::time::Time;
 
 use crate::clock;
@@ -23,7 +23,7 @@ use crate::follow::{self, transfer_change};
 use crate::gateway::{Gateway, NetworkPart, Wake};
 use crate::orders::{self, mark};
 use crate::problem::Problem;
-use crate::store::{Commit, TransferFilter, TransferRow, WalletRow};
+use crate::store::{Commit, OrderRow, TransferFilter, TransferRow, WalletRow};
 
 /// How often a decision is made again after somebody else's commit was first.
 const ATTEMPTS: usize = 5;
@@ -213,7 +213,8 @@ async fn record_failed(gateway: &Gateway, part: &NetworkPart, found: &Transactio
             Some(id) => gateway.store.order(id).await?,
             None => None,
         };
-        if let Some(mut order) = order {
+        let waiting = |order: &OrderRow| matches!(order.order.status, Status::Pending | Status::Confirming);
+        if let Some(mut order) = order.filter(waiting) {
             order.transfers.push(row);
             let merchant = gateway.merchant(order.merchant).await?;
             let view = orders::view(gateway, &order, &gateway.heads());

@@ -195,6 +195,12 @@ async fn move_cursor(db: &mut AnyConnection, cursor: &Cursor) -> Applied {
     }
     if let Some(to) = cursor.rewind_to {
         sqlx::query("DELETE FROM blocks WHERE network = $1 AND number > $2").bind(network).bind(height(to)).execute(&mut *db).await?;
+        // What stands there now was not compared by the second reader.
+        sqlx::query("UPDATE second_readers SET compared = $1 WHERE network = $2 AND compared > $1")
+            .bind(height(to))
+            .bind(network)
+            .execute(&mut *db)
+            .await?;
     }
     let blocks: Vec<&BlockRef> = cursor.blocks.iter().collect();
     write_rows(

@@ -10,7 +10,7 @@ use crate::anvil::{Anvil, PAYER_KEY};
 use crate::dev::Sandbox;
 use crate::evm::{self, Arg};
 use crate::gateway::{Home, NETWORK};
-use crate::operator::Operator;
+use crate::operator::{Operator, look};
 use crate::proxy::{Mood, Proxy};
 use crate::shop::{Order, Shop};
 use crate::wait::eventually;
@@ -160,6 +160,12 @@ async fn a_transaction_is_explained_whatever_became_of_it() {
     shop.anvil.mine(2).await;
     let now = shop.order_is(&unlucky, "paid").await;
     assert_eq!(now["amount_confirmed"], "9.000000", "{now}");
+    // It is paid: what fails after that is recorded, and no news for the shop.
+    let vain = transfer(&shop, shop.anvil.accounts[7], unlucky.address, "1").await;
+    let said = about(&vain).await;
+    assert_eq!((&said["status"], &said["transfers"][0]["status"]), (&json!("failed"), &json!("failed")), "{said}");
+    let told = format!("SELECT count(*) FROM events WHERE kind = 'order.payment_failed' AND subject_id = '{}'", unlucky.id);
+    assert_eq!(look(&shop.home, &told).await, "1");
     shop.events(&unlucky, &["order.pending", "order.payment_failed", "order.confirming", "order.paid"]).await;
 
     // Somebody else's money, and a transaction of no token at all.

@@ -1697,6 +1697,16 @@ async fn a_second_reader_moves_from_where_it_was(ground: Ground) {
     // Whoever lost stores nothing of what it found either.
     refused(&store, Changes { alerts: vec![new_alert(AlertKind::RereadDiffers, "block 11")], ..step(Some(10), 11) }).await;
     assert_eq!(ground.look("SELECT about FROM alerts").await, Vec::<String>::new());
+
+    // A fork below its place takes it back: what stands there now was not compared. One above does not.
+    let first = blocks(None, 5, 10);
+    done(&store, Changes { cursor: Some(cursor(None, first.clone())), ..Changes::default() }).await;
+    for (version, to, place) in [(1, 13, 12), (2, 9, 9)] {
+        let back = Cursor { rewind_to: Some(to), tip: to, ..cursor(Some(version), Vec::new()) };
+        done(&store, Changes { cursor: Some(back), ..Changes::default() }).await;
+        assert_eq!(store.reconciled(&tron()).await.unwrap(), Some(place));
+    }
+    refused(&store, step(Some(12), 14)).await;
 }
 
 async fn a_job_runs_while_it_says_so(ground: Ground) {
