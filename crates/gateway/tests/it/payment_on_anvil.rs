@@ -598,7 +598,8 @@ async fn a_delivery_that_failed_is_tried_again_with_the_same_body() {
     assert_eq!((first.answered, second.answered), (500, 204));
     assert_eq!(first.id, second.id, "an event keeps its id");
     assert_eq!(first.body, second.body, "and its body");
-    let waited_s = second.timestamp.parse::<u64>().unwrap() - first.timestamp.parse::<u64>().unwrap();
+    // From the event on: a busy machine may be late with the first try, and not with the second.
+    let waited_s = second.timestamp.parse::<u64>().unwrap() - seconds(first.json()["timestamp"].as_str().unwrap());
     assert!((4..=15).contains(&waited_s), "the second try comes 5 s after the event, not {waited_s}");
     shop.events(&order, &["order.pending"]).await;
 }
