@@ -122,7 +122,7 @@ async fn sync(gateway: &Gateway, part: &NetworkPart, wallets: &[WalletRow], mete
 
 /// What the same costs without Multicall3: `balanceOf` for each.
 async fn one_by_one(meter: &Meter, token: &str, wallets: &[WalletRow]) -> Reading {
-    let client = &reqwest::Client::builder().no_proxy().build().unwrap();
+    let client = &self::client();
     meter.reset();
     let started = Instant::now();
     let asked = wallets.iter().map(|wallet| async move {
@@ -167,7 +167,7 @@ impl Meter {
     async fn before(node: &str) -> Self {
         let counts = Arc::<Counts>::default();
         let (counting, node) = (Arc::clone(&counts), node.to_owned());
-        let client = reqwest::Client::builder().no_proxy().build().unwrap();
+        let client = self::client();
         let handle = move |body: Bytes| {
             let (counts, client, node) = (Arc::clone(&counting), client.clone(), node.clone());
             async move {
@@ -217,6 +217,8 @@ impl Drop for Anvil {
 
 impl Anvil {
     async fn start() -> Self {
+        // The client first: a node that was started and not kept would run on.
+        let client = self::client();
         let tools = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../.tools/node_modules");
         let program = std::env::var_os("TIDEGATE_ANVIL").map(PathBuf::from);
         let program = program.unwrap_or_else(|| tools.join("@foundry-rs/anvil-linux-amd64/bin/anvil"));
@@ -227,7 +229,7 @@ impl Anvil {
         let address = lines.find_map(|line| line.unwrap().strip_prefix("Listening on ").map(str::to_owned)).unwrap();
         // Whoever stops reading stops the node, in the end.
         std::thread::spawn(move || lines.for_each(drop));
-        Self { url: format!("http://{address}"), client: reqwest::Client::builder().no_proxy().build().unwrap(), process }
+        Self { url: format!("http://{address}"), client, process }
     }
 
     async fn rpc(&self, method: &str, params: Value) -> Value {
@@ -257,6 +259,11 @@ impl Anvil {
         let code = self.rpc("eth_getCode", json!([made, "latest"])).await;
         self.rpc("anvil_setCode", json!([format!("0x{}", hex::encode(MULTICALL3.0)), code])).await;
     }
+}
+
+fn client() -> reqwest::Client {
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    reqwest::Client::builder().no_proxy().build().unwrap()
 }
 
 async fn rpc(client: &reqwest::Client, url: &str, method: &str, params: Value) -> Value {

@@ -60,6 +60,7 @@ async fn compare() {
     let follower = tokio::spawn(follow::run(Arc::clone(&gateway), Arc::clone(&part), stopping));
     reached(&gateway, &part, FIRST).await;
     // Connections, chain id, caches: both arms are warm before they are measured.
+    let _ = rustls::crypto::ring::default_provider().install_default();
     let client = reqwest::Client::builder().no_proxy().build().unwrap();
     round(&gateway, &part, &node, &client, 200).await;
 
