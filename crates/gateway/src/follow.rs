@@ -8,6 +8,7 @@
 //! was.
 
 mod again;
+mod aim;
 mod reconcile;
 mod suspect;
 mod trouble;
@@ -15,6 +16,7 @@ mod work;
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use tidegate_rules::alert::AlertKind;
 use tidegate_rules::block::{Address, Block, BlockRef, Hash, Network, Transfer, TransferKey};
@@ -29,6 +31,7 @@ use tidegate_rules::watch::Watched;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use self::aim::{Aim, Look};
 use crate::clock;
 use crate::config::StartBlock;
 use crate::gateway::{Gateway, NetworkPart, Wake, told_to_look};
@@ -91,7 +94,7 @@ enum Trouble {
 enum Then {
     /// There is more to do now.
     GoOn,
-    /// Look again after the poll interval.
+    /// Look again when the next block should be there, or after the poll interval.
     Rest,
 }
 
@@ -101,13 +104,14 @@ pub async fn run(gateway: Arc<Gateway>, part: Arc<NetworkPart>, mut stop: watch:
     let mut failures: u32 = 0;
     let mut signals = follower.gateway.listen();
     loop {
+        let (looked, tip) = (Instant::now(), follower.tip());
         let pause = match follower.pass().await {
             Ok(then) => {
                 failures = 0;
                 follower.part.tell(|state| state.failing = None);
                 match then {
-                    Then::GoOn => Span::ZERO,
-                    Then::Rest => follower.part.config.poll_interval,
+                    Then::GoOn => Duration::ZERO,
+                    Then::Rest => follower.until_next_look(looked, tip),
                 }
             }
             Err(trouble) => {
@@ -115,14 +119,15 @@ pub async fn run(gateway: Arc<Gateway>, part: Arc<NetworkPart>, mut stop: watch:
                 follower.part.tell(|state| state.failing = Some(trouble.to_string()));
                 // What was read before may be out of date: start from the store again.
                 follower.row = None;
+                follower.aim = Aim::default();
                 let poll = follower.part.config.poll_interval.millis().max(100);
                 let pause = poll.saturating_mul(1_u64.checked_shl(failures.min(10)).unwrap_or(1));
                 failures = failures.saturating_add(1);
-                Span::from_millis(pause).min(PAUSE_MAX)
+                Span::from_millis(pause).min(PAUSE_MAX).to_std()
             }
         };
         tokio::select! {
-            () = tokio::time::sleep(pause.to_std()) => {}
+            () = tokio::time::sleep(pause) => {}
             // Somebody knows of a block; after a failure the pause is kept all the same.
             () = told_to_look(&mut signals), if failures == 0 => follower.told = true,
             _ = stop.wait_for(|stop| *stop) => return,
@@ -141,6 +146,8 @@ struct Follower {
     empty_polls: u32,
     /// Somebody knows of a block, which may be some blocks above our tip.
     told: bool,
+    /// When the next block should be there.
+    aim: Aim,
     final_asked: Option<Instant>,
     /// The newest final block that an endpoint showed, whether we applied it or not.
     final_shown: Option<BlockRef>,
@@ -166,6 +173,7 @@ impl Follower {
             epoch: 0,
             empty_polls: 0,
             told: false,
+            aim: Aim::default(),
             final_asked: None,
             final_shown: None,
             compared: None,
@@ -174,6 +182,25 @@ impl Follower {
             reread_turn: 0,
             differing: HashSet::new(),
         }
+    }
+
+    /// The highest block that is applied.
+    fn tip(&self) -> Option<u64> {
+        self.row.as_ref()?.recent.last().map(|tip| tip.number)
+    }
+
+    /// How long to rest after a pass that began at `looked`, when `tip` was the highest block.
+    fn until_next_look(&mut self, looked: Instant, tip: Option<u64>) -> Duration {
+        let poll = self.part.config.poll_interval.to_std();
+        let Some(row) = self.row.as_ref().filter(|row| row.halted.is_none()) else { return poll };
+        let look = match (self.tip() == tip, self.empty_polls) {
+            (false, _) => Look::Found,
+            (true, 1..) => Look::Nothing,
+            // Blocks that could not be applied.
+            (true, 0) => return poll,
+        };
+        let next = self.aim.next(look, looked, aim::rhythm(&row.recent), poll);
+        next.map_or(poll, |next| next.saturating_duration_since(Instant::now()))
     }
 
     /// Learns of the wallets that joined since the last time.
