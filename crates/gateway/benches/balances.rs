@@ -66,7 +66,7 @@ async fn run() {
     assert_eq!(wallets.len(), WALLETS);
 
     // An endpoint is asked once whether it has Multicall3.
-    balances::read(&gateway, &part, &wallets[..1]).await.unwrap();
+    balances::read(&gateway, &part, &wallets[..1], Duration::from_secs(30)).await.unwrap();
     let mut synced = Vec::new();
     let mut single = Vec::new();
     for _ in 0..ROUNDS {

@@ -5,6 +5,8 @@ ALTER TABLE payment_webhooks RENAME COLUMN order_id TO subject_id;
 -- The newest of wallet_balances, in whole millionths, for lists.
 ALTER TABLE usdt_wallets ADD COLUMN balance BIGINT;
 ALTER TABLE usdt_wallets ADD COLUMN balance_at BIGINT;
+-- What a wallet with a past held beside our records when it was read first: 0, +123 or -123.
+ALTER TABLE usdt_wallets ADD COLUMN opening TEXT;
 
 -- The second reader of a network: the last block that it has compared.
 CREATE TABLE second_readers (

@@ -17,6 +17,7 @@ use tidegate_rules::books::{self, Difference};
 use tidegate_rules::changes::{Changes, NewAlert, NewBalance};
 use tidegate_rules::id::{JobId, WalletId};
 use tidegate_rules::time::{Span, Time};
+use tidegate_rules::wallet::WalletKind;
 use tokio::sync::watch;
 
 use crate::clock;
@@ -67,10 +68,23 @@ pub struct Records {
 }
 
 impl Reading {
-    /// How the chain differs from the records, where they can be compared.
+    /// How the chain differs from the records, where they can be compared. What a wallet with a past
+    /// held before its books began is no difference.
     #[must_use]
     pub fn difference(&self) -> Option<Difference> {
+        self.plain_difference().map(|found| if self.opening() == Some(found) { Difference::None } else { found })
+    }
+
+    fn plain_difference(&self) -> Option<Difference> {
         self.records.map(|records| books::difference(records.incoming, records.outgoing, self.value))
+    }
+
+    /// Where the books of a wallet with a past begin: at its first reading.
+    fn opening(&self) -> Option<Difference> {
+        match self.wallet.kind {
+            WalletKind::Random => None,
+            WalletKind::Hd | WalletKind::Watch | WalletKind::Imported => self.wallet.opening.or_else(|| self.plain_difference()),
+        }
     }
 }
 
@@ -210,7 +224,7 @@ fn is_news(reading: &Reading, last: &HashMap<WalletId, BalanceRow>) -> bool {
 fn kept(part: &NetworkPart, reading: &Reading, last: Option<&BalanceRow>, now: Time) -> NewBalance {
     let amount = reading.value.to_amount_saturating(part.config.decimals);
     let same = last.is_some_and(|last| {
-        last.value == reading.value && last.difference() == reading.difference() && now.since(last.taken_at) < SNAPSHOT_EVERY
+        last.value == reading.value && last.difference() == reading.plain_difference() && now.since(last.taken_at) < SNAPSHOT_EVERY
     });
     NewBalance {
         wallet: reading.wallet.id,
@@ -219,6 +233,7 @@ fn kept(part: &NetworkPart, reading: &Reading, last: Option<&BalanceRow>, now: T
         block: reading.block,
         records: reading.records.map(|records| (records.incoming, records.outgoing)),
         at: now,
+        opening: reading.opening(),
         is_snapshot: !same,
     }
 }

@@ -1,5 +1,8 @@
 //! What a wallet should hold by our records, against what the chain says it holds.
 
+use std::fmt;
+use std::str::FromStr;
+
 use crate::amount::Raw;
 use crate::wallet::WalletKind;
 
@@ -12,6 +15,35 @@ pub enum Difference {
     More(Raw),
     /// The chain has so much less: money left that we do not know of.
     Less(Raw),
+}
+
+impl fmt::Display for Difference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::None => f.write_str("0"),
+            Self::More(more) => write!(f, "+{more}"),
+            Self::Less(less) => write!(f, "-{less}"),
+        }
+    }
+}
+
+/// The text is not `0`, `+` or `-` and a number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("expected 0, or + or - and a number of base units")]
+pub struct DifferenceError;
+
+impl FromStr for Difference {
+    type Err = DifferenceError;
+
+    fn from_str(text: &str) -> Result<Self, DifferenceError> {
+        let raw = |digits: &str| digits.parse().map_err(|_| DifferenceError);
+        match text.split_at_checked(1) {
+            Some(("0", "")) => Ok(Self::None),
+            Some(("+", digits)) => Ok(Self::More(raw(digits)?)),
+            Some(("-", digits)) => Ok(Self::Less(raw(digits)?)),
+            _ => Err(DifferenceError),
+        }
+    }
 }
 
 /// What the records add up to: what came less what went to another wallet of ours, against what the
@@ -61,6 +93,16 @@ mod tests {
         ];
         for (incoming, outgoing, found, expected) in table {
             assert_eq!(difference(raw(incoming), raw(outgoing), raw(found)), expected, "{incoming} {outgoing} {found}");
+        }
+    }
+
+    #[test]
+    fn a_difference_reads_back() {
+        for difference in [Difference::None, Difference::More(raw(7)), Difference::Less(raw(70))] {
+            assert_eq!(difference.to_string().parse(), Ok(difference));
+        }
+        for wrong in ["", "+", "7", "--7", "0 ", "€1"] {
+            assert_eq!(wrong.parse::<Difference>(), Err(DifferenceError), "{wrong}");
         }
     }
 

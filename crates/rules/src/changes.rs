@@ -8,6 +8,7 @@ use crate::alert::{AlertKind, AlertStatus};
 use crate::amount::{Amount, Raw};
 use crate::audit::Action;
 use crate::block::{Address, BlockRef, Hash, Network};
+use crate::books::Difference;
 use crate::id::{AlertId, DeliveryId, EventId, MerchantId, OrderId, SourceId, Subject, TransferId, WalletId};
 use crate::lease::{Claim, Lease};
 use crate::notify::EventType;
@@ -93,6 +94,9 @@ pub struct NewBalance {
     pub records: Option<(Raw, Raw)>,
     /// When.
     pub at: Time,
+    /// What a wallet with a past held, beside our records, when it was read first: its books begin
+    /// there.
+    pub opening: Option<Difference>,
     /// Whether it is kept in the history, too: nothing is gained by keeping what did not change.
     pub is_snapshot: bool,
 }

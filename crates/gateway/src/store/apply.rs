@@ -542,14 +542,20 @@ async fn insert_balances(db: &mut AnyConnection, balances: &[&NewBalance]) -> Re
     write_rows(
         db,
         balances,
-        "(CAST(? AS TEXT),CAST(? AS BIGINT),CAST(? AS BIGINT))",
+        "(CAST(? AS TEXT),CAST(? AS BIGINT),CAST(? AS BIGINT),CAST(? AS TEXT))",
         |rows| {
             format!(
-                "UPDATE usdt_wallets SET balance = asked.column2, balance_at = asked.column3 FROM (VALUES {rows}) AS asked \
+                "UPDATE usdt_wallets SET balance = asked.column2, balance_at = asked.column3, opening = COALESCE(opening, asked.column4) FROM (VALUES {rows}) AS asked \
                  WHERE usdt_wallets.id = asked.column1"
             )
         },
-        |statement, balance| statement.bind(balance.wallet.to_string()).bind(micros(balance.amount)).bind(balance.at.millis()),
+        |statement, balance| {
+            statement
+                .bind(balance.wallet.to_string())
+                .bind(micros(balance.amount))
+                .bind(balance.at.millis())
+                .bind(balance.opening.map(|opening| opening.to_string()))
+        },
     )
     .await?;
     Ok(())

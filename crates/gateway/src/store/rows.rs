@@ -10,6 +10,7 @@ use sqlx::Row as _;
 use sqlx::any::AnyRow;
 use tidegate_rules::amount::Amount;
 use tidegate_rules::block::{Address, BlockRef, Hash, Network, TransferKey};
+use tidegate_rules::books::Difference;
 use tidegate_rules::changes::{Details, Recorded};
 use tidegate_rules::id::{DeliveryId, LeaseId, MerchantId, OrderId, SourceId, Subject, TransferId, WalletId};
 use tidegate_rules::lease::Lease;
@@ -109,6 +110,8 @@ pub struct WalletRow {
     pub last_used_at: Option<Time>,
     /// When its key was last opened and found to give its address.
     pub verified_at: Option<Time>,
+    /// What it held beside our records when it was read first, where it may have a past.
+    pub opening: Option<Difference>,
     /// What it held when the chain was asked last.
     pub balance: Option<(Amount, Time)>,
     /// The row's version.
@@ -318,6 +321,7 @@ pub(super) fn wallet(row: &AnyRow) -> Found<WalletRow> {
         created_at: time(row, "created_at")?,
         last_used_at: time_some(row, "last_used_at")?,
         verified_at: time_some(row, "verified_at")?,
+        opening: parse_some(row, "opening")?,
         balance: match time_some(row, "balance_at")? {
             Some(at) => Some((amount(row, "balance")?, at)),
             None => None,

@@ -350,6 +350,9 @@ async fn a_wallet_that_had_a_life_before_is_no_reason_for_an_alert() {
     assert_eq!(held["balance"], "1998000000.000000", "{held}");
     synced(&operator.api(&shop), id).await;
     assert_eq!(operator.alerts(&shop, "balance_differs").await, Vec::<Value>::new());
+    // Its books begin there; what is missing from then on is missed.
+    let books = shop.home.json(&["check", "--books"]);
+    assert_eq!((&books["ok"], &books["differing"]), (&json!(true), &json!([])), "{books}");
 }
 
 #[tokio::test]

@@ -525,7 +525,7 @@ async fn a_database_of_the_first_schema_is_migrated_before_it_is_backed_up() {
     tamper(
         &home,
         "ALTER TABLE events RENAME COLUMN subject_id TO order_id; ALTER TABLE payment_webhooks RENAME COLUMN subject_id TO order_id;
-         ALTER TABLE usdt_wallets DROP COLUMN balance; ALTER TABLE usdt_wallets DROP COLUMN balance_at;
+         ALTER TABLE usdt_wallets DROP COLUMN balance; ALTER TABLE usdt_wallets DROP COLUMN balance_at; ALTER TABLE usdt_wallets DROP COLUMN opening;
          ALTER TABLE wallet_balances DROP COLUMN incoming; ALTER TABLE wallet_balances DROP COLUMN outgoing;
          ALTER TABLE networks DROP COLUMN floor; DROP INDEX idx_transactions_disposition;
          DROP TABLE second_readers; DROP TABLE jobs; DROP TABLE chain_messages; DROP TABLE chain_hints;

@@ -1622,6 +1622,7 @@ fn balance(wallet: WalletId, value: u128, second: i64) -> NewBalance {
         block: 10,
         records: Some((raw(value), raw(0))),
         at: at(second),
+        opening: None,
         is_snapshot: true,
     }
 }
