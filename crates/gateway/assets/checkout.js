@@ -19,7 +19,7 @@
   const offline = document.getElementById("offline");
   page.classList.add("js");
 
-  let order = document.getElementById("order");
+  const order = document.getElementById("order");
   if (!order) return;
 
   // --- Time -------------------------------------------------------------------------------
@@ -78,13 +78,44 @@
 
   // --- The fragment -------------------------------------------------------------------------
 
-  // What a fragment says, without what changes each second and what the reader has done to it.
-  function signature(element) {
-    const copy = element.cloneNode(true);
+  // What a part of the page says, without what changes each second and what the reader has done to
+  // it.
+  function words(part) {
+    const copy = document.createElement("div");
+    copy.append(part.cloneNode(true));
     for (const shown of copy.querySelectorAll("[data-countdown]")) shown.textContent = "";
     for (const details of copy.querySelectorAll("details")) details.open = false;
     for (const field of copy.querySelectorAll("input[type=text]")) field.removeAttribute("value");
     return copy.innerHTML;
+  }
+
+  // What each part said when it was put there: what was copied or told in local time is ours.
+  const said = new WeakMap();
+  const remember = (part) => said.set(part, words(part));
+  Array.from(order.children).forEach(remember);
+
+  // Puts the parts of `next` in place of ours. One that says the same is not touched at all:
+  // somebody may be typing in it, selecting the address, or about to let go of a button. True when
+  // anything was.
+  function replaceParts(next) {
+    let mine = Array.from(order.children);
+    let touched = false;
+    for (const part of Array.from(next.children)) {
+      remember(part);
+      const same = mine.findIndex((old) => said.get(old) === said.get(part));
+      if (same < 0) {
+        order.insertBefore(part, mine[0] || null);
+        touched = true;
+      } else {
+        for (const old of mine.slice(0, same)) old.remove();
+        touched = touched || same > 0;
+        mine = mine.slice(same + 1);
+      }
+    }
+    for (const old of mine) old.remove();
+    for (const attribute of next.attributes) order.setAttribute(attribute.name, attribute.value);
+    order.className = next.className;
+    return touched || mine.length > 0;
   }
 
   // What the reader has typed or picked, to be put into the next fragment.
@@ -104,44 +135,42 @@
     if (shown && place && next.dataset.announce === order.dataset.announce) place.replaceWith(shown.cloneNode(true));
   }
 
-  let shownSignature = signature(order);
   let announced = order.dataset.announce;
 
   let latestAsked = 0;
 
-  // Puts the #order of `html` in place of ours. False when there is none in it.
+  // Puts the #order of `html`, which was asked for at `asked`, in place of ours. False when there is
+  // none in it.
   function swap(html, asked) {
     const found = new DOMParser().parseFromString(html, "text/html").getElementById("order");
     if (!found) return false;
     // What was asked for earlier than what is shown is older: let it go.
     if (asked < latestAsked) return true;
     latestAsked = asked;
+    show(found, asked);
+    return true;
+  }
+
+  function show(found, asked) {
     const next = document.importNode(found, true);
     keepAnswer(next);
-    const nextSignature = signature(next);
     tellTime(next, asked);
-    if (nextSignature === shownSignature) {
-      // Nothing to show: leave the page alone, somebody may be selecting the address.
-      Object.assign(order.dataset, next.dataset);
-    } else {
-      const focused = order.contains(document.activeElement) ? document.activeElement : null;
-      const caret = focused && focused.type === "text" ? [focused.selectionStart, focused.selectionEnd] : null;
-      const fields = filled();
-      const open = Array.from(order.querySelectorAll("details[open]"), (details) => details.id);
-      const [x, y] = [window.scrollX, window.scrollY];
-      order.replaceWith(next);
-      order = next;
-      shownSignature = nextSignature;
+    const focused = order.contains(document.activeElement) ? document.activeElement : null;
+    const caret = focused && focused.type === "text" ? [focused.selectionStart, focused.selectionEnd] : null;
+    const fields = filled();
+    const open = Array.from(order.querySelectorAll("details[open]"), (details) => details.id);
+    const [x, y] = [window.scrollX, window.scrollY];
+    if (replaceParts(next)) {
       for (const id of open) {
         const details = document.getElementById(id);
         if (details) details.open = true;
       }
       for (const [id, value] of fields) {
         const field = document.getElementById(id);
-        if (field) field.value = value;
+        if (field && field.value !== value) field.value = value;
       }
       enhance();
-      if (focused) {
+      if (focused && !focused.isConnected) {
         const again = focused.id && document.getElementById(focused.id);
         const target = again && !again.disabled ? again : document.getElementById("state-title");
         if (target) target.focus({ preventScroll: true });
@@ -155,6 +184,18 @@
       say(announced);
     }
     tick();
+  }
+
+  // What a form is answered is shown whatever was asked for meanwhile: it is said only once. Where
+  // the two have crossed, nobody knows which is newer, so the page asks again.
+  function showAnswer(html, asked) {
+    const found = new DOMParser().parseFromString(html, "text/html").getElementById("order");
+    if (!found) return false;
+    const crossed = asking || latestAsked > asked;
+    latestAsked = performance.now();
+    polledAt = latestAsked;
+    show(found, asked);
+    if (crossed) refresh();
     return true;
   }
 
@@ -304,6 +345,8 @@
     if (form.getAttribute("aria-busy") === "true") return;
     const data = new URLSearchParams(new FormData(form));
     if (event.submitter && event.submitter.name) data.append(event.submitter.name, event.submitter.value);
+    const error = form.querySelector(".form-error");
+    if (error) error.hidden = true;
     form.setAttribute("aria-busy", "true");
     const asked = performance.now();
     let done = false;
@@ -311,9 +354,8 @@
       const answer = await request(form.action, { method: "POST", body: data, headers: { Accept: "text/html" } });
       const html = await answer.text();
       // The answer leads back to the page itself; anything else that went well is looked up.
-      const swapped = swap(html, asked);
+      const swapped = showAnswer(html, asked);
       if (swapped) {
-        polledAt = performance.now();
         const told = order.querySelector(".answer:not([hidden])");
         if (told) say(told.textContent);
       }
@@ -324,7 +366,6 @@
     }
     form.removeAttribute("aria-busy");
     if (!done) {
-      const error = form.querySelector(".form-error");
       if (error) {
         error.textContent = body.dataset.formFailed;
         error.hidden = false;

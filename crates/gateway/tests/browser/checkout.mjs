@@ -264,6 +264,17 @@ async function handsInAHash(device, lang, options = {}) {
   await page.waitForFunction((old) => document.getElementById("order").dataset.serverTime !== old, shownAt);
   assert.equal(await page.locator("#answer").innerText(), unknown);
 
+  // So it is when the page has looked between the question and its answer.
+  await page.route("**/transaction?*", async (route) => {
+    const answer = await route.fetch();
+    const shownAt = await page.getAttribute("#order", "data-server-time");
+    await page.evaluate(() => window.dispatchEvent(new Event("online")));
+    await page.waitForFunction((old) => document.getElementById("order").dataset.serverTime !== old, shownAt);
+    await route.fulfill({ response: answer });
+  });
+  assert((await ask("neither")).includes(WORDS[lang].noHash));
+  await page.unroute("**/transaction?*");
+
   // Money arrives while the payer types: the page shows it, and leaves him his words and his place.
   await field.fill("0x1234");
   await field.press("ArrowLeft");
@@ -278,6 +289,12 @@ async function handsInAHash(device, lang, options = {}) {
   assert.equal(await field.inputValue(), "0x1234");
   await field.press("5");
   assert.equal(await field.inputValue(), "0x12354", "the caret has moved");
+  // Blocks come and are counted; what says the same as before is left alone, whatever is counted.
+  const same = await field.elementHandle();
+  const counted = () => page.locator(".transfers .badge").innerText();
+  const before = await counted();
+  await page.waitForFunction((old) => document.querySelector(".transfers .badge").innerText !== old, before);
+  assert(await same.evaluate((field) => field.isConnected && document.activeElement === field), "the field was taken away from who types");
   assert.equal(await page.locator("#answer").isVisible(), false, "an old answer about a new state");
 
   // The hash of that money finds it, and it says so.
