@@ -8,14 +8,12 @@
 //! can write to Redis can write anything under our keys. It is for showing: balances, fees,
 //! numbers of the pool. Payments are counted from blocks alone.
 //!
-//! The map in the process is our own for two reasons: its time is tokio's, which tests pause, and a
-//! load belongs to nobody who waits for it, so a caller that goes away cancels nothing. Two
-//! processes may load the same key at the same time; the later one's value stays.
+//! Two processes may load the same key at the same time; the later one's value stays. Why the map is
+//! our own and the client of Redis is not: `docs/adr/0013-cache-in-process-and-redis.md`.
 
 mod redis;
 #[cfg(test)]
 mod tests;
-mod wire;
 
 use std::any::Any;
 use std::collections::HashMap;
@@ -242,7 +240,7 @@ impl Cache {
         Ok(Fetched { value: Arc::new(value), age: asked_at.elapsed() })
     }
 
-    /// How Redis does; asks it. Takes at most twice [`WAIT_MAX`], and about two seconds the first time.
+    /// How Redis does; asks it. Takes at most [`WAIT_MAX`], and about two seconds the first time.
     pub async fn redis(&self) -> RedisHealth {
         match &self.0.redis {
             Some(redis) => redis.health().await,
@@ -329,7 +327,7 @@ impl Flight {
                 let age = kept.age();
                 self.landing.send_replace(Some(Landed::Value(kept)));
                 if let (Some(redis), Some(json)) = (&self.inner.redis, json) {
-                    redis.write(self.kind, &self.key, json, age);
+                    redis.write(self.kind, &self.key, &json, age);
                 }
                 Ok(Fetched { value, age })
             }

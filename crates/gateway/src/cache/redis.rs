@@ -1,39 +1,36 @@
 //! The shared half of the cache: one connection to Redis, which is never waited for.
 //!
-//! A task of its own owns the connection. It sends all requests that wait as one, reads their
-//! replies, and hands them out. Whoever asks waits at most [`WAIT_MAX`], and only while Redis is
-//! known to work: nobody asks it while a reply is overdue. When it says nothing for [`ANSWER_MAX`],
-//! refuses, or says what is no reply, it is left alone for a while ([`REST_MIN`], twice as long each
-//! time, up to [`REST_MAX`]) and the cache goes on in the process. Connecting, with TLS and a
-//! password, happens in the task too, so nobody waits for that either. A change from working to not
-//! working, or of the reason, is logged once.
+//! A task of its own makes the connection and nobody waits for that; the crate `redis` carries the
+//! requests of all who ask over it. Whoever asks waits at most [`WAIT_MAX`], and only while Redis is
+//! known to work: the first who waits in vain tells all others, and nobody asks while a reply is
+//! overdue. When Redis says nothing for [`ANSWER_MAX`] more, refuses, or says what is no reply, it is
+//! left alone for a while ([`REST_MIN`], twice as long each time, up to [`REST_MAX`]) and the cache
+//! goes on in the process. A change from working to not working, or of the reason, is logged once.
 //!
-//! Five commands are used besides `AUTH` and `SELECT`: `PING`, `SET` with an end, `GETRANGE` (a
-//! `GET` that cannot be flooded) and `PTTL`. For these few a client of our own is shorter than the
-//! settings that bound another's.
+//! The crate's own time limits are off, so that there is one set of them. Five commands are used
+//! besides `AUTH` and `SELECT`: `PING`, `SET` with an end, `GETRANGE` (a `GET` that cannot be flooded)
+//! and `PTTL`.
 
+use std::error::Error;
 use std::io;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use rustls_platform_verifier::ConfigVerifierExt as _;
-use tokio::io::{AsyncBufRead, AsyncWrite, AsyncWriteExt as _, BufReader};
-use tokio::net::TcpStream;
-use tokio::sync::{mpsc, oneshot, watch};
-use tokio::time::{Instant, sleep_until, timeout};
-use tokio_rustls::TlsConnector;
-use tokio_rustls::rustls::ClientConfig;
-use tokio_rustls::rustls::pki_types::ServerName;
+use ::redis::aio::MultiplexedConnection;
+use ::redis::io::tcp::TcpSettings;
+use ::redis::{AsyncConnectionConfig, Client, Cmd, ErrorKind, IntoConnectionInfo as _, RedisConnectionInfo, RedisError, Value, cmd, pipe};
+use tokio::sync::{Semaphore, watch};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep, timeout};
 
-use super::wire::{self, Reply};
 use super::{Cached, ENTRY_BYTES_MAX};
 use crate::config::SecretUrl;
 
 /// The longest that a look-up waits for Redis.
 pub const WAIT_MAX: Duration = Duration::from_millis(50);
 
-/// How long replies may take before the connection is given up. A moment's pause of Redis or of
-/// this machine is no failure.
+/// How long an overdue reply may take before the connection is given up. A moment's pause of Redis
+/// or of this machine is no failure.
 const ANSWER_MAX: Duration = Duration::from_secs(1);
 
 /// How long connecting may take, with TLS, password and a first write.
@@ -48,14 +45,11 @@ const REST_MAX: Duration = Duration::from_secs(10);
 /// A connection that lasted this long was a good one: the next rest is a short one again.
 const STEADY_AFTER: Duration = Duration::from_secs(30);
 
-/// How many requests may wait; one more goes on without Redis.
-const QUEUE_MAX: usize = 1_024;
+/// How many requests may be under way; one more goes on without Redis.
+const REQUESTS_MAX: usize = 1_024;
 
-/// How many requests are sent as one.
-const BATCH_MAX: usize = 64;
-
-/// The port of a URL that names none.
-const PORT: u16 = 6_379;
+/// The longest code of an error that is shown, such as `WRONGPASS`.
+const CODE_BYTES_MAX: usize = 24;
 
 /// How Redis does.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -68,31 +62,14 @@ pub enum RedisHealth {
     Degraded(String),
 }
 
-/// What the task knows of Redis.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// What is known of Redis.
+#[derive(Clone)]
 enum State {
     Starting,
-    Working,
+    Working(MultiplexedConnection),
     /// A reply is overdue.
-    Late,
+    Late(MultiplexedConnection),
     Resting(String),
-}
-
-/// What the task is asked.
-enum Request {
-    Read { key: String, answer: oneshot::Sender<Found> },
-    Write { key: String, json: Vec<u8>, left: Duration },
-    Ping { answer: oneshot::Sender<()> },
-}
-
-impl Request {
-    fn is_wanted(&self) -> bool {
-        match self {
-            Self::Read { answer, .. } => !answer.is_closed(),
-            Self::Ping { answer } => !answer.is_closed(),
-            Self::Write { .. } => true,
-        }
-    }
 }
 
 /// What stood under a key, and how long it will stand there.
@@ -100,57 +77,50 @@ type Found = Option<(Vec<u8>, Duration)>;
 
 /// Redis, as the cache uses it.
 pub(super) struct Redis {
-    url: SecretUrl,
     prefix: String,
-    state: Arc<watch::Sender<State>>,
-    queue: OnceLock<mpsc::Sender<Request>>,
+    link: Arc<Link>,
+    /// The task that connects. It ends with this.
+    keeper: OnceLock<JoinSet<()>>,
 }
 
 impl Redis {
     /// Speaks to nobody before the first question.
     pub(super) fn new(url: SecretUrl, prefix: String) -> Self {
-        Self { url, prefix, state: Arc::new(watch::Sender::new(State::Starting)), queue: OnceLock::new() }
+        let link = Link { url, state: watch::Sender::new(State::Starting), requests: Semaphore::new(REQUESTS_MAX) };
+        Self { prefix, link: Arc::new(link), keeper: OnceLock::new() }
     }
 
     /// What another process left under a key, and how old it is. Takes at most [`WAIT_MAX`].
     pub(super) async fn read(&self, kind: Cached, key: &str) -> Option<(Vec<u8>, Duration)> {
-        let (answer, answered) = oneshot::channel();
-        self.ask(Request::Read { key: self.key(kind, key), answer })?;
-        let (json, left) = timeout(WAIT_MAX, answered).await.ok()?.ok()??;
+        let key = self.key(kind, key);
+        let (json, left) = self.link().ask(|connection| read(connection, key)).await??;
         // What has no end, or a later one than we set, is not from us.
         Some((json, kind.kept().checked_sub(left)?))
     }
 
     /// Leaves a value that is `age` old for other processes. Waits for nothing.
-    pub(super) fn write(&self, kind: Cached, key: &str, json: Vec<u8>, age: Duration) {
+    pub(super) fn write(&self, kind: Cached, key: &str, json: &[u8], age: Duration) {
         let left = kind.kept().saturating_sub(age);
         if left.as_millis() > 0 {
-            let _ = self.ask(Request::Write { key: self.key(kind, key), json, left });
+            let (link, set) = (Arc::clone(self.link()), set(&self.key(kind, key), json, left));
+            tokio::spawn(async move { link.ask(|connection| done(connection, "SET", set)).await });
         }
     }
 
-    /// How Redis does now: asks it. Takes at most twice [`WAIT_MAX`], and about [`CONNECT_MAX`] the
-    /// first time.
+    /// How Redis does now: asks it. Takes at most [`WAIT_MAX`], and about [`CONNECT_MAX`] the first
+    /// time.
     pub(super) async fn health(&self) -> RedisHealth {
-        self.queue();
-        let mut state = self.state.subscribe();
-        // The task gives up after CONNECT_MAX, which is heard here a moment later.
-        let _ = timeout(CONNECT_MAX.saturating_mul(2), state.wait_for(|state| *state != State::Starting)).await;
-        let (answer, answered) = oneshot::channel();
-        if self.ask(Request::Ping { answer }).is_some() {
-            // The task may be a moment later than we are in finding that no answer comes.
-            let changed = async { drop(state.wait_for(|state| *state != State::Working).await) };
-            tokio::select! {
-                _ = answered => {}
-                () = changed => {}
-                () = tokio::time::sleep(WAIT_MAX.saturating_mul(2)) => {}
-            }
-        }
-        match self.state.borrow().clone() {
+        let link = self.link();
+        let mut state = link.state.subscribe();
+        // The keeper gives up after CONNECT_MAX, which is heard here a moment later.
+        let known = state.wait_for(|state| !matches!(state, State::Starting));
+        drop(timeout(CONNECT_MAX.saturating_mul(2), known).await);
+        link.ask(|connection| done(connection, "PING", cmd("PING"))).await;
+        match &*link.state.borrow() {
             State::Starting => RedisHealth::Degraded("is still being connected to".to_owned()),
-            State::Working => RedisHealth::Healthy,
-            State::Late => RedisHealth::Degraded(Trouble::Silent.to_string()),
-            State::Resting(reason) => RedisHealth::Degraded(reason),
+            State::Working(_) => RedisHealth::Healthy,
+            State::Late(_) => RedisHealth::Degraded(Trouble::Silent.to_string()),
+            State::Resting(reason) => RedisHealth::Degraded(reason.clone()),
         }
     }
 
@@ -158,93 +128,109 @@ impl Redis {
         format!("{}:{}:{key}", self.prefix, kind.name())
     }
 
-    /// Hands a request to the task, unless Redis is left alone or has too much to do.
-    fn ask(&self, request: Request) -> Option<()> {
-        let queue = self.queue();
-        if *self.state.borrow() != State::Working {
-            return None;
-        }
-        queue.try_send(request).ok()
-    }
-
-    /// The task's queue. The task begins with the first question and ends with this.
-    fn queue(&self) -> &mpsc::Sender<Request> {
-        self.queue.get_or_init(|| {
-            let (queue, requests) = mpsc::channel(QUEUE_MAX);
-            let probe = format!("{}:probe", self.prefix);
-            tokio::spawn(work(self.url.clone(), probe, Arc::clone(&self.state), requests));
-            queue
-        })
+    /// The connection, which somebody takes care of from the first question on.
+    fn link(&self) -> &Arc<Link> {
+        self.keeper.get_or_init(|| {
+            let mut keeper = JoinSet::new();
+            keeper.spawn(keep(Arc::clone(&self.link), format!("{}:probe", self.prefix)));
+            keeper
+        });
+        &self.link
     }
 }
 
-/// Connects, serves, rests, until nobody can ask any more.
-async fn work(url: SecretUrl, probe: String, state: Arc<watch::Sender<State>>, mut requests: mpsc::Receiver<Request>) {
+/// The connection as all see it who use it.
+struct Link {
+    url: SecretUrl,
+    state: watch::Sender<State>,
+    requests: Semaphore,
+}
+
+impl Link {
+    /// Asks Redis something, unless it is left alone or has too much to do. Takes at most
+    /// [`WAIT_MAX`], and tells the others when that was in vain.
+    async fn ask<T, F: Future<Output = Result<T, Trouble>>>(&self, request: impl FnOnce(MultiplexedConnection) -> F) -> Option<T> {
+        let State::Working(connection) = self.state.borrow().clone() else { return None };
+        let _place = self.requests.try_acquire().ok()?;
+        match timeout(WAIT_MAX, request(connection)).await {
+            Ok(Ok(answer)) => Some(answer),
+            Ok(Err(trouble)) => {
+                self.rest(&trouble);
+                None
+            }
+            Err(_) => {
+                self.state.send_if_modified(|state| match state {
+                    State::Working(connection) => {
+                        *state = State::Late(connection.clone());
+                        true
+                    }
+                    _ => false,
+                });
+                None
+            }
+        }
+    }
+
+    fn work(&self, connection: MultiplexedConnection) {
+        self.state.send_replace(State::Working(connection));
+        tracing::info!(redis = %self.url, "Redis answers: caches are shared");
+    }
+
+    /// Has Redis left alone. Says so once.
+    fn rest(&self, trouble: &Trouble) {
+        let reason = trouble.to_string();
+        let is_new = self.state.send_if_modified(|state| match state {
+            State::Resting(known) if *known == reason => false,
+            _ => {
+                *state = State::Resting(reason.clone());
+                true
+            }
+        });
+        if is_new {
+            tracing::warn!(redis = %self.url, "Redis is left alone for now and caches are kept in the process: it {reason}");
+        }
+    }
+
+    /// Waits for a connection to fail. Where a reply is overdue, another question is asked for which
+    /// nobody waits: its reply comes after the overdue one.
+    async fn failed(&self) {
+        let mut states = self.state.subscribe();
+        loop {
+            let Ok(State::Late(connection)) = states.wait_for(|state| !matches!(state, State::Working(_))).await.map(|state| state.clone())
+            else {
+                return;
+            };
+            match timeout(ANSWER_MAX, done(connection, "PING", cmd("PING"))).await.unwrap_or(Err(Trouble::Silent)) {
+                Ok(()) => self.state.send_if_modified(|state| match state {
+                    State::Late(connection) => {
+                        *state = State::Working(connection.clone());
+                        true
+                    }
+                    _ => false,
+                }),
+                Err(trouble) => return self.rest(&trouble),
+            };
+        }
+    }
+}
+
+/// Connects, waits until the connection fails, rests, and so on.
+async fn keep(link: Arc<Link>, probe: String) {
     let mut rest = REST_MIN;
     loop {
-        let connected = timeout(CONNECT_MAX, Connection::open(&url, &probe)).await;
-        let trouble = match connected.unwrap_or(Err(Trouble::Silent)) {
-            Err(trouble) => trouble,
+        match timeout(CONNECT_MAX, connect(&link.url, &probe)).await.unwrap_or(Err(Trouble::Silent)) {
+            Err(trouble) => link.rest(&trouble),
             Ok(connection) => {
-                tell(&state, State::Working, &url);
+                link.work(connection);
                 let since = Instant::now();
-                let Err(trouble) = serve(connection, &mut requests, &state).await else { return };
+                link.failed().await;
                 if since.elapsed() >= STEADY_AFTER {
                     rest = REST_MIN;
                 }
-                trouble
             }
-        };
-        tell(&state, State::Resting(trouble.to_string()), &url);
-        if skip_until(Instant::now().checked_add(rest), &mut requests).await.is_none() {
-            return;
         }
+        sleep(rest).await;
         rest = rest.saturating_mul(2).min(REST_MAX);
-    }
-}
-
-/// Logs a change, once.
-fn tell(state: &watch::Sender<State>, now: State, url: &SecretUrl) {
-    match state.send_replace(now.clone()) {
-        was if was == now => {}
-        _ => match now {
-            State::Resting(reason) => {
-                tracing::warn!(redis = %url, "Redis is left alone for now and caches are kept in the process: it {reason}");
-            }
-            State::Working => tracing::info!(redis = %url, "Redis answers: caches are shared"),
-            State::Starting | State::Late => {}
-        },
-    }
-}
-
-/// Serves requests until the connection fails; `Ok` when nobody can ask any more.
-async fn serve(mut connection: Connection, requests: &mut mpsc::Receiver<Request>, state: &watch::Sender<State>) -> Result<(), Trouble> {
-    let mut batch = Vec::with_capacity(BATCH_MAX);
-    while requests.recv_many(&mut batch, BATCH_MAX).await > 0 {
-        // Whoever waited too long has gone on without us.
-        let wanted = batch.drain(..).filter(Request::is_wanted).collect();
-        let exchange = connection.exchange(wanted);
-        tokio::pin!(exchange);
-        match timeout(WAIT_MAX, &mut exchange).await {
-            Ok(outcome) => outcome?,
-            Err(_) => {
-                state.send_replace(State::Late);
-                timeout(ANSWER_MAX, exchange).await.unwrap_or(Err(Trouble::Silent))?;
-                state.send_replace(State::Working);
-            }
-        }
-    }
-    Ok(())
-}
-
-/// Lets requests go unanswered for a while; `None` when nobody can ask any more.
-async fn skip_until(end: Option<Instant>, requests: &mut mpsc::Receiver<Request>) -> Option<()> {
-    let end = end?;
-    loop {
-        tokio::select! {
-            () = sleep_until(end) => return Some(()),
-            request = requests.recv() => drop(request?),
-        }
     }
 }
 
@@ -270,146 +256,135 @@ enum Trouble {
     Url(&'static str),
 }
 
-impl From<io::Error> for Trouble {
-    fn from(error: io::Error) -> Self {
+impl Trouble {
+    /// Why there is no connection. Nothing was sent yet that Redis could repeat.
+    fn connecting(error: &RedisError) -> Self {
         match error.kind() {
-            io::ErrorKind::InvalidData => Self::NotRedis,
-            _ => Self::Closed,
+            ErrorKind::InvalidClientConfig => Self::UNSUPPORTED,
+            ErrorKind::Io if !is_tls(error) => Self::Unreachable(error.to_string()),
+            _ => Self::Tls(error.to_string()),
         }
     }
+
+    const UNSUPPORTED: Self = Self::Url("has something in it that is not supported: rediss://USER:PASSWORD@HOST:PORT/DATABASE is");
+}
+
+/// A connection that was good fails. The crate's words are not kept: they may repeat what was sent.
+impl From<RedisError> for Trouble {
+    fn from(error: RedisError) -> Self {
+        if error.kind() == ErrorKind::Parse { Self::NotRedis } else { Self::Closed }
+    }
+}
+
+/// Whether an error of a stream is one of TLS, or of the certificates for it. The crate has no kind
+/// for it.
+fn is_tls(error: &RedisError) -> bool {
+    let cause = error.source().and_then(|error| error.downcast_ref::<Arc<dyn Error + Send + Sync>>());
+    cause.is_some_and(|cause| match cause.downcast_ref::<io::Error>() {
+        Some(error) => error.get_ref().is_some_and(|error| error.is::<rustls::Error>()),
+        None => true,
+    })
 }
 
 /// A connection that was let in and may write.
-struct Connection {
-    reader: Box<dyn AsyncBufRead + Send + Unpin>,
-    writer: Box<dyn AsyncWrite + Send + Unpin>,
-    out: Vec<u8>,
+async fn connect(url: &SecretUrl, probe: &str) -> Result<MultiplexedConnection, Trouble> {
+    // Another part of the program may have installed it already; there is only one choice anyway.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let url = url.expose();
+    let database = url.path().trim_matches('/');
+    if !database.is_empty() && database.parse::<u16>().is_err() {
+        return Err(Trouble::Url("has something else than a database's number after its host"));
+    }
+    let info = url.clone().into_connection_info().map_err(|_| Trouble::UNSUPPORTED)?;
+    let login = info.redis_settings().clone();
+    // The crate would keep the code of a refusal to itself, so logging in is left to us.
+    let info = info.set_redis_settings(RedisConnectionInfo::default().set_skip_set_lib_name());
+    let info = info.set_tcp_settings(TcpSettings::default().set_nodelay(true));
+    let client = Client::open(info).map_err(|_| Trouble::UNSUPPORTED)?;
+    let limits =
+        AsyncConnectionConfig::new().set_connection_timeout(None).set_response_timeout(None).set_pipeline_buffer_size(REQUESTS_MAX);
+    let connected = client.get_multiplexed_async_connection_with_config(&limits).await;
+    let connection = connected.map_err(|error| Trouble::connecting(&error))?;
+    if let Some(password) = login.password() {
+        let mut auth = cmd("AUTH");
+        if let Some(user) = login.username() {
+            auth.arg(user);
+        }
+        done(connection.clone(), "AUTH", auth.arg(password).clone()).await?;
+    }
+    if login.db() != 0 {
+        done(connection.clone(), "SELECT", cmd("SELECT").arg(login.db()).clone()).await?;
+    }
+    // A copy that takes no writes, or a full one, is of no use.
+    done(connection.clone(), "SET", set(probe, b"1", Duration::from_secs(1))).await?;
+    Ok(connection)
 }
 
-impl Connection {
-    async fn open(url: &SecretUrl, probe: &str) -> Result<Self, Trouble> {
-        let url = url.expose();
-        // Brackets belong to an IPv6 address in a URL, not to the address.
-        let host = url.host_str().ok_or(Trouble::Url("names no host"))?.trim_matches(['[', ']']);
-        let database = match url.path().trim_matches('/') {
-            "" => None,
-            number => Some(number.parse::<u16>().map_err(|_| Trouble::Url("has something else than a database's number after its host"))?),
-        };
-        let unreachable = |error: io::Error| Trouble::Unreachable(error.to_string());
-        let stream = TcpStream::connect((host, url.port().unwrap_or(PORT))).await.map_err(unreachable)?;
-        stream.set_nodelay(true).map_err(unreachable)?;
-        let mut connection = if url.scheme() == "rediss" {
-            Self::of(tls(host, stream).await.map_err(|error| Trouble::Tls(error.to_string()))?)
-        } else {
-            Self::of(stream)
-        };
-        if let Some(password) = url.password() {
-            let (user, password) = (decoded(url.username()), decoded(password));
-            let parts: &[&[u8]] = if user.is_empty() { &[b"AUTH", &password] } else { &[b"AUTH", &user, &password] };
-            connection.must("AUTH", parts).await?;
-        }
-        if let Some(database) = database {
-            connection.must("SELECT", &[b"SELECT", database.to_string().as_bytes()]).await?;
-        }
-        // A copy that takes no writes, or a full one, is of no use.
-        connection.must("SET", &[b"SET", probe.as_bytes(), b"1", b"PX", b"1000"]).await?;
-        Ok(connection)
-    }
+fn set(key: &str, value: &[u8], left: Duration) -> Cmd {
+    let left_ms = u64::try_from(left.as_millis()).unwrap_or(u64::MAX);
+    cmd("SET").arg(key).arg(value).arg("PX").arg(left_ms).clone()
+}
 
-    fn of(stream: impl AsyncWrite + tokio::io::AsyncRead + Send + 'static) -> Self {
-        let (reader, writer) = tokio::io::split(stream);
-        Self { reader: Box::new(BufReader::new(reader)), writer: Box::new(writer), out: Vec::new() }
-    }
-
-    async fn send(&mut self) -> io::Result<()> {
-        self.writer.write_all(&self.out).await?;
-        self.out.clear();
-        self.writer.flush().await
-    }
-
-    async fn reply(&mut self) -> Result<Reply, Trouble> {
-        // One byte more than an entry may have, to tell one that is too large.
-        Ok(wire::reply(&mut self.reader, ENTRY_BYTES_MAX.saturating_add(1)).await?)
-    }
-
-    /// Does one command that has to be done.
-    async fn must(&mut self, command: &'static str, parts: &[&[u8]]) -> Result<(), Trouble> {
-        wire::command(&mut self.out, parts);
-        self.send().await?;
-        done(command, &self.reply().await?)
-    }
-
-    /// Sends requests as one and answers them.
-    async fn exchange(&mut self, batch: Vec<Request>) -> Result<(), Trouble> {
-        for request in &batch {
-            match request {
-                Request::Read { key, .. } => {
-                    wire::command(&mut self.out, &[b"GETRANGE", key.as_bytes(), b"0", ENTRY_BYTES_MAX.to_string().as_bytes()]);
-                    wire::command(&mut self.out, &[b"PTTL", key.as_bytes()]);
-                }
-                Request::Write { key, json, left } => {
-                    wire::command(&mut self.out, &[b"SET", key.as_bytes(), json, b"PX", left.as_millis().to_string().as_bytes()]);
-                }
-                Request::Ping { .. } => wire::command(&mut self.out, &[b"PING"]),
-            }
-        }
-        self.send().await?;
-        for request in batch {
-            // Whoever asked may have gone on without us: then nobody takes the answer.
-            match request {
-                Request::Read { answer, .. } => {
-                    let found = self.found().await?;
-                    let _ = answer.send(found);
-                }
-                Request::Write { .. } => done("SET", &self.reply().await?)?,
-                Request::Ping { answer } => {
-                    done("PING", &self.reply().await?)?;
-                    let _ = answer.send(());
-                }
-            }
-        }
-        Ok(())
-    }
-
-    async fn found(&mut self) -> Result<Found, Trouble> {
-        let (json, left) = (self.reply().await?, self.reply().await?);
-        let json = match json {
-            Reply::Bytes(json) => json.filter(|json| !json.is_empty() && json.len() <= ENTRY_BYTES_MAX),
-            // Somebody put another kind of thing under our key: ours will replace it.
-            Reply::Refused(code) if code == "WRONGTYPE" => None,
-            other => return Err(trouble("GETRANGE", &other)),
-        };
-        let left = match left {
-            Reply::Number(left) => u64::try_from(left).ok().map(Duration::from_millis),
-            other => return Err(trouble("PTTL", &other)),
-        };
-        Ok(json.zip(left))
+/// Has a command done whose reply is no value.
+async fn done(mut connection: MultiplexedConnection, name: &'static str, command: Cmd) -> Result<(), Trouble> {
+    match connection.send_packed_command(&command).await? {
+        Value::Okay | Value::SimpleString(_) => Ok(()),
+        other => Err(unexpected(name, &other)),
     }
 }
 
-/// Whether a command was done, where the reply is no value.
-fn done(command: &'static str, reply: &Reply) -> Result<(), Trouble> {
-    if *reply == Reply::Done { Ok(()) } else { Err(trouble(command, reply)) }
+async fn read(mut connection: MultiplexedConnection, key: String) -> Result<Found, Trouble> {
+    let mut both = pipe();
+    both.cmd("GETRANGE").arg(&key).arg(0).arg(ENTRY_BYTES_MAX);
+    both.cmd("PTTL").arg(&key);
+    let replies = connection.send_packed_commands(&both, 0, both.len()).await?;
+    let [json, left] = <[Value; 2]>::try_from(replies).map_err(|_| Trouble::NotRedis)?;
+    let json = match json {
+        // One byte more than an entry may have was asked for, to tell one that is too large.
+        Value::BulkString(json) => Some(json).filter(|json| !json.is_empty() && json.len() <= ENTRY_BYTES_MAX),
+        Value::Nil => None,
+        // Somebody put another kind of thing under our key: ours will replace it.
+        Value::ServerError(error) if error.code() == "WRONGTYPE" => None,
+        other => return Err(unexpected("GETRANGE", &other)),
+    };
+    let left = match left {
+        Value::Int(left) => u64::try_from(left).ok().map(Duration::from_millis),
+        other => return Err(unexpected("PTTL", &other)),
+    };
+    Ok(json.zip(left))
 }
 
 /// What a reply means that is not the one that was asked for.
-fn trouble(command: &'static str, reply: &Reply) -> Trouble {
-    match reply {
-        Reply::Refused(code) if command == "AUTH" || matches!(code.as_str(), "WRONGPASS" | "NOAUTH") => Trouble::Password(code.clone()),
-        Reply::Refused(code) => Trouble::Refused { command, code: code.clone() },
-        Reply::Done | Reply::Number(_) | Reply::Bytes(_) => Trouble::NotRedis,
+fn unexpected(command: &'static str, reply: &Value) -> Trouble {
+    let Value::ServerError(error) = reply else { return Trouble::NotRedis };
+    // The first word of an error, if it is a code: Redis repeats in errors what it was sent, and that
+    // may be the password.
+    let word = error.code();
+    let is_code = !word.is_empty() && word.len() <= CODE_BYTES_MAX && word.bytes().all(|byte| byte.is_ascii_uppercase());
+    let code = if is_code { word } else { "ERR" }.to_owned();
+    if command == "AUTH" || matches!(word, "WRONGPASS" | "NOAUTH") { Trouble::Password(code) } else { Trouble::Refused { command, code } }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_an_error_only_its_code_is_told() {
+        let password = "does not let us in (WRONGPASS): look at the user name and the password in REDIS_URL";
+        for (command, sent, told) in [
+            ("AUTH", "-WRONGPASS invalid username-password pair\r\n", password),
+            ("GETRANGE", "-WRONGPASS invalid username-password pair\r\n", password),
+            ("SELECT", "-ERR unknown command `AUTH`, with args beginning with: `hunter2`\r\n", "refuses SELECT (ERR)"),
+            ("SET", "-hunter2 is what you sent\r\n", "refuses SET (ERR)"),
+            ("SET", "-HUNTERTWOHUNTERTWOHUNTERTWO\r\n", "refuses SET (ERR)"),
+            ("SET", "-READONLY You can't write against a read only replica.\r\n", "refuses SET (READONLY)"),
+            ("SET", "-\r\n", "refuses SET (ERR)"),
+            ("PING", "$7\r\nhunter2\r\n", "answers what Redis would not"),
+            ("PING", "*1\r\n+PONG\r\n", "answers what Redis would not"),
+        ] {
+            let reply = ::redis::parse_redis_value(sent.as_bytes()).unwrap();
+            assert_eq!(unexpected(command, &reply).to_string(), told, "{sent:?}");
+        }
     }
-}
-
-async fn tls(host: &str, stream: TcpStream) -> io::Result<tokio_rustls::client::TlsStream<TcpStream>> {
-    // Another part of the program may have installed it already; there is only one choice anyway.
-    let _ = rustls::crypto::ring::default_provider().install_default();
-    let config = ClientConfig::with_platform_verifier().map_err(io::Error::other)?;
-    let name = ServerName::try_from(host.to_owned()).map_err(io::Error::other)?;
-    TlsConnector::from(Arc::new(config)).connect(name, stream).await
-}
-
-/// What stands in a URL for these bytes.
-fn decoded(text: &str) -> Vec<u8> {
-    percent_encoding::percent_decode_str(text).collect()
 }
