@@ -63,6 +63,7 @@ fn secrets(name: &str, around: &str) {
         format!("https://u:{SECRET}{around}"),
         format!("{before}://{SECRET}{after}"),
         format!("wss://{before}{SECRET}{after}"),
+        format!("{SECRET}https://{around}"),
     ];
     // The path of a file is shown; there is no password in it.
     for url in urls.iter().filter(|url| !url.trim_start().to_ascii_lowercase().starts_with("sqlite")) {

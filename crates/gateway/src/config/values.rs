@@ -213,12 +213,35 @@ fn http_url(text: &str) -> Result<Url, Found> {
     }
 }
 
-/// A URL's scheme is no secret; what is not a URL may be one.
+/// What people try in the place of a URL that is expected.
+const SCHEMES: [&str; 18] = [
+    "file",
+    "ftp",
+    "http",
+    "https",
+    "ipc",
+    "mariadb",
+    "mongodb",
+    "mssql",
+    "mysql",
+    "oracle",
+    "postgres",
+    "postgresql",
+    "redis",
+    "rediss",
+    "sqlite",
+    "tcp",
+    "ws",
+    "wss",
+];
+
+/// A known scheme is no secret. What else stands before `://` may be one: where a comma is missing
+/// between two URLs, or stands inside a key, it is the end of the key.
 fn found_scheme(text: &str) -> Found {
     let scheme = text.split_once("://").map(|(scheme, _)| scheme);
-    let is_name = |scheme: &&str| scheme.len() <= 24 && scheme.bytes().all(|b| b.is_ascii_alphanumeric() || b"+.-".contains(&b));
-    match scheme.filter(is_name) {
-        Some(scheme) => Found::Words(format!("one that starts with {scheme}://")),
+    match scheme.map(|scheme| SCHEMES.iter().find(|known| known.eq_ignore_ascii_case(scheme))) {
+        Some(Some(known)) => Found::Words(format!("one that starts with {known}://")),
+        Some(None) => Found::Words("one of another scheme (not shown)".to_owned()),
         None => Found::Words("a text without a scheme (not shown)".to_owned()),
     }
 }
@@ -531,6 +554,8 @@ mod tests {
             ("mysql://u:hunter2@db/shop", "one that starts with mysql://"),
             ("postgres://u:hunter2@db:port/shop", "a postgres URL without a database name, or one that cannot be read (not shown)"),
             ("hunter2", "a text without a scheme (not shown)"),
+            ("hunter2https://db/shop", "one of another scheme (not shown)"),
+            ("hunter2://db/shop", "one of another scheme (not shown)"),
             ("sqlite::memory:", "a database in memory, which forgets every payment when it stops; name a file"),
             ("sqlite://x.db?cipher=hunter2", "the parameter \"cipher\", which is not known here; leave it out"),
         ] {

@@ -362,7 +362,11 @@ impl World {
 
     /// Starts the gateway again where it ended at a commit.
     pub async fn after_a_crash(&mut self) {
-        let Some(at) = self.running.as_ref().and_then(|running| running.gateway.store.fuse().blown()) else { return };
+        let Some(running) = &self.running else {
+            // It ended at a commit just when it was killed.
+            return self.start().await;
+        };
+        let Some(at) = running.gateway.store.fuse().blown() else { return };
         *self.crashes.entry(format!("{:?} {}", self.side.get(), contents(&at))).or_default() += 1;
         if self.side.get() == Side::After {
             self.unheard += u64::try_from(at.new_orders.len()).unwrap();
