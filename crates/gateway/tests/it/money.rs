@@ -262,10 +262,10 @@ async fn balances_are_read(shop: Shop) {
     .await;
     assert_eq!((&job["id"], &job["kind"]), (&started.json()["id"], &json!("wallet_sync")), "{job}");
     assert_eq!((&job["done"], &job["total"]), (&json!(2), &json!(2)), "{job}");
-    assert_eq!(job["detail"], json!({ "wallets": 2, "differing": 0, "unknown": 0 }), "{job}");
+    assert_eq!(job["detail"], json!({ "wallets": 2, "differing": 0, "unknown": 0, "silent_networks": 0 }), "{job}");
     api.post("/api/v1/admin/wallets/sync", &json!({ "network": "nowhere" })).await.some_problem(422);
     api.get("/api/v1/admin/jobs/job_0").await.some_problem(404);
-    assert_eq!(books(&shop.home), (Some(0), json!({ "ok": true, "wallets": 2, "unknown": 0, "differing": [] })));
+    assert_eq!(books(&shop.home), (Some(0), json!({ "ok": true, "wallets": 2, "unknown": 0, "silent_networks": 0, "differing": [] })));
     assert_eq!(operator.alerts(&shop, "balance_differs").await, Vec::<Value>::new());
 
     // Money goes that we did not send, and money comes that no Transfer told of.
