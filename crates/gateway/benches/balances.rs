@@ -240,6 +240,7 @@ impl Anvil {
         let accounts = self.rpc("eth_accounts", json!([])).await;
         let call = json!({ "from": accounts[0], "data": format!("0x{code}"), "gas": "0x7a1200" });
         let hash = self.rpc("eth_sendTransaction", json!([call])).await;
+        self.rpc("evm_mine", json!([])).await;
         let receipt = self.rpc("eth_getTransactionReceipt", json!([hash])).await;
         assert_eq!(receipt["status"], "0x1", "{receipt}");
         receipt["contractAddress"].as_str().unwrap().to_owned()
