@@ -13,7 +13,7 @@ use tidegate_rules::amount::{Amount, Raw};
 use tidegate_rules::block::{Address, BlockRef, Network, TransferKey};
 use tidegate_rules::id::OrderId;
 use tidegate_rules::notify::{secret_bytes, verify};
-use tidegate_rules::order::{Depth, Mark, Status};
+use tidegate_rules::order::{Mark, Status};
 use tidegate_rules::time::Time;
 use tidegate_rules::wallet::{RiskLevel, WalletStatus};
 
@@ -324,14 +324,6 @@ fn owners(world: &World, books: &Books) -> Result<BTreeMap<(Network, TransferKey
     Ok(owners)
 }
 
-/// True when a block is as deep now as the depth says.
-fn is_buried(world: &World, network: &Network, number: u64, depth: Depth) -> bool {
-    match depth {
-        Depth::Blocks(blocks) => number + u64::from(blocks) <= world.chain(network).tip().number + 1,
-        Depth::Final => number <= world.final_number(network),
-    }
-}
-
 /// I9: every transfer to an address of ours that is on a chain is recorded as what it is, and
 /// nothing else stands.
 fn transfers(world: &World, books: &Books, owners: &BTreeMap<(Network, TransferKey), Owner>) -> Result<(), String> {
@@ -351,7 +343,7 @@ fn transfers(world: &World, books: &Books, owners: &BTreeMap<(Network, TransferK
         let (network, key) = name;
         let config = world.config.networks.iter().find(|found| found.name == *network).unwrap();
         let depth = order.map_or(config.deepest(), |order| books.orders[&order].order.terms.depth(network));
-        if is_buried(world, network, real.at.number, depth) {
+        if real.at.number <= world.settled_number(network, depth) {
             ensure!(stored.status == "confirmed", "{name:?} in block {} is deep enough and {}", real.at.number, stored.status);
         }
         if stored.status == "confirmed" {
@@ -423,14 +415,7 @@ fn orders(world: &World, books: &Books, owners: &BTreeMap<(Network, TransferKey)
             ensure!(confirmed < terms.due(), "{id} is {:?} though {confirmed} settled", order.status);
         }
         if order.status == Status::Pending {
-            let settled_now = |network: &Network| {
-                let chain = world.chain(network);
-                let number = match terms.depth(network) {
-                    Depth::Blocks(blocks) => chain.tip().number + 1 - u64::from(blocks),
-                    Depth::Final => world.final_number(network),
-                };
-                chain.block(number).unwrap().at.time
-            };
+            let settled_now = |network: &Network| world.settled_time(network, terms.depth(network));
             ensure!(!passed(&settled_now), "{id} is pending though its time has settled");
         }
         // Late money that settles and completes an order pays it where that was agreed.
@@ -477,11 +462,7 @@ async fn leases(world: &World, books: &Books) -> Result<(), String> {
         for lease in live {
             let order = &books.orders[&lease.order].order;
             let over = matches!(order.status, Status::Paid | Status::Expired | Status::Cancelled);
-            let number = match order.terms.depth(&lease.network) {
-                Depth::Blocks(blocks) => world.chain(&lease.network).tip().number + 1 - u64::from(blocks),
-                Depth::Final => world.final_number(&lease.network),
-            };
-            let settled = world.chain(&lease.network).block(number).unwrap().at.time;
+            let settled = world.settled_time(&lease.network, order.terms.depth(&lease.network));
             let ends = over && settled.millis() > lease.late_until && settled > order.terms.late_until();
             ensure!(!ends, "the lease of {wallet} to {} is over and lives", lease.order);
         }

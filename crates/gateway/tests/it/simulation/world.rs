@@ -462,6 +462,25 @@ impl World {
         deep - deep % config.final_step
     }
 
+    /// The height that has settled at a depth for certain: while the final head may be too far behind
+    /// for the follower's liking, it waits until blocks are final, whatever the depth.
+    pub fn settled_number(&self, network: &Network, depth: Depth) -> u64 {
+        let (chain, last_final) = (self.chain(network), self.final_number(network));
+        let lag = chain.tip().time.since(chain.block(last_final).unwrap().at.time).millis();
+        // Once it is up, the floor falls at three quarters of what raises it.
+        let floor_may_be_up = lag.saturating_mul(4) > self.network(network).final_lag_max.millis().saturating_mul(3);
+        match depth {
+            Depth::Blocks(blocks) if floor_may_be_up => last_final.min(chain.tip().number + 1 - u64::from(blocks)),
+            Depth::Blocks(blocks) => chain.tip().number + 1 - u64::from(blocks),
+            Depth::Final => last_final,
+        }
+    }
+
+    /// The time of [`World::settled_number`].
+    pub fn settled_time(&self, network: &Network, depth: Depth) -> Time {
+        self.chain(network).block(self.settled_number(network, depth)).unwrap().at.time
+    }
+
     fn note_transfers(&mut self, network: &Network, from: u64) {
         let chain = self.chain(network).clone();
         for block in (from..=chain.tip().number).filter_map(|number| chain.block(number)) {
