@@ -44,7 +44,7 @@ pub use self::heads::{HEAD_HELD, LAG_BLOCKS_MAX, LAG_TIME_MAX};
 use self::hedge::Served;
 pub(crate) use self::http::suspended_for;
 use self::slot::{Errand, Slot};
-use crate::{EndpointHealth, Error, PoolHealth};
+use crate::{EndpointHealth, Error, PoolHealth, SwitchCause};
 
 /// The most that one answer may weigh. A full Ethereum block's receipts are about 2 MB.
 pub const ANSWER_BYTES_MAX: usize = 32 * 1024 * 1024;
@@ -269,7 +269,8 @@ impl Endpoints {
         let others = self.order(Prefer::Other, current).into_iter().filter(|slot| slot.index != current).collect();
         match self.attempt(others, Hedging::Off, &operation).await {
             Ok(served) if !served.value.is_empty() => {
-                self.switch(current, served.index, None, &format!("it does not have block {number} yet"));
+                let reason = format!("it does not have block {number} yet");
+                self.switch(current, served.index, None, SwitchCause::Overdue, &reason);
                 Ok(served.value)
             }
             // Nobody has it, or nobody can say: the chain itself may be standing still.
@@ -288,8 +289,9 @@ impl Endpoints {
     #[must_use]
     pub fn pool_health(&self) -> PoolHealth {
         let course = lock(&self.course);
-        let (switches_total, switches) = course.switches(Instant::now());
-        PoolHealth { current: course.current(), switches, switches_total }
+        let (switches_by_cause, switches) = course.switches(Instant::now());
+        let switches_total = switches_by_cause.values().sum();
+        PoolHealth { current: course.current(), switches, switches_total, switches_by_cause }
     }
 
     /// How many endpoints there are.
@@ -324,7 +326,7 @@ impl Endpoints {
             return Ok(None);
         }
         if !lags {
-            self.switch(current, chosen.to(), Some(chosen), reason);
+            self.switch(current, chosen.to(), Some(chosen), chosen.cause(), reason);
         }
         Ok(Some(served.value))
     }
@@ -368,13 +370,15 @@ impl Endpoints {
         // One that was merely slow this once is not left for it; its score remembers.
         let left = served.reasons.iter().find(|(index, _)| *index == current);
         if let Some((_, reason)) = left.filter(|_| served.index != current) {
-            self.switch(current, served.index, None, reason);
+            let is_spent = self.slots.get(current).is_some_and(|slot| slot.is_over_budget(Instant::now()));
+            let cause = if is_spent { SwitchCause::Budget } else { SwitchCause::Failing };
+            self.switch(current, served.index, None, cause, reason);
         }
     }
 
-    fn switch(&self, from: usize, to: usize, by: Option<Move>, reason: &str) {
+    fn switch(&self, from: usize, to: usize, by: Option<Move>, cause: SwitchCause, reason: &str) {
         let (Some(left), Some(used)) = (self.slots.get(from), self.slots.get(to)) else { return };
-        let switched = Switched::new(left.name.clone(), used.name.clone(), reason.to_owned(), Instant::now());
+        let switched = Switched::new(left.name.clone(), used.name.clone(), cause, reason.to_owned(), Instant::now());
         if !lock(&self.course).switch(from, to, by, switched) {
             return;
         }

@@ -1,5 +1,6 @@
 //! How the endpoints of a network are doing, for logs, metrics and people; never with a secret.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use tidegate_rules::block::BlockRef;
@@ -67,7 +68,10 @@ pub enum EndpointState {
 }
 
 impl EndpointState {
-    /// In one word.
+    /// The word of every state.
+    pub const NAMES: [&str; 4] = ["available", "half_open", "resting", "over_budget"];
+
+    /// In one word: one of [`EndpointState::NAMES`].
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -89,6 +93,40 @@ pub struct PoolHealth {
     pub switches: Vec<Switch>,
     /// How many there were since the start.
     pub switches_total: u64,
+    /// The same by their cause.
+    pub switches_by_cause: BTreeMap<SwitchCause, u64>,
+}
+
+/// The kind of reason for which another endpoint is used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum SwitchCause {
+    /// It failed, or rests after failures.
+    Failing,
+    /// Its budget is used up.
+    Budget,
+    /// It is behind another by more than is borne.
+    Lagging,
+    /// It does not have a block that another has.
+    Overdue,
+    /// Its score stayed clearly below another's.
+    Score,
+    /// The other is named earlier, and well again.
+    Return,
+}
+
+impl SwitchCause {
+    /// In one word.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Failing => "failing",
+            Self::Budget => "budget",
+            Self::Lagging => "lagging",
+            Self::Overdue => "overdue",
+            Self::Score => "score",
+            Self::Return => "return",
+        }
+    }
 }
 
 /// A change of the endpoint in use.
@@ -98,7 +136,9 @@ pub struct Switch {
     pub from: String,
     /// The name of the one that is used since.
     pub to: String,
-    /// Why, without secrets.
+    /// The kind of reason.
+    pub cause: SwitchCause,
+    /// Why in words, without secrets.
     pub reason: String,
     /// How long ago.
     pub age: Duration,

@@ -33,7 +33,7 @@ pub use self::fee::{Basis, Fee};
 pub use self::second_reading::{SECOND_READING_MAX, SecondReading};
 pub use self::transaction::{Attempted, Outcome, REASON_CHARS_MAX, Transaction};
 
-pub use self::health::{EndpointHealth, EndpointState, PoolHealth, Switch, Witnesses};
+pub use self::health::{EndpointHealth, EndpointState, PoolHealth, Switch, SwitchCause, Witnesses};
 
 /// What a network says of itself, to be compared with the configuration before money depends on it.
 #[derive(Clone, Debug, PartialEq, Eq)]

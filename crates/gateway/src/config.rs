@@ -175,6 +175,8 @@ pub struct NetworkConfig {
     pub token: String,
     /// The token's decimals, 0 to 36.
     pub decimals: u8,
+    /// What the contract must call itself, where that is not one of the names of USDT.
+    pub symbol: Option<String>,
     /// How deep money must be buried, below every tier.
     pub confirmations: Depth,
     /// More money, more confirmations: ascending in both.
@@ -886,6 +888,8 @@ fn network(name: &str, table: &mut Section<'_>, env: &Env<'_>, problems: &mut Pr
     wanted("decimals", decimals_given || preset_decimals.is_some());
     let decimals = table.integer("decimals", 0..=36, problems).and_then(|decimals| u8::try_from(decimals).ok()).or(preset_decimals);
 
+    let symbol = table.text("symbol", &values::SYMBOL, problems);
+
     let confirmations_given = table.field("confirmations");
     wanted("confirmations", confirmations_given.is_some() || preset.is_some());
     let confirmations =
@@ -934,6 +938,7 @@ fn network(name: &str, table: &mut Section<'_>, env: &Env<'_>, problems: &mut Pr
         rpc: rpc?,
         token: token?,
         decimals: decimals?,
+        symbol,
         confirmations: confirmations?,
         tiers,
         start_block: start_block.unwrap_or(StartBlock::Latest),

@@ -213,6 +213,7 @@ fn configuration(options: &Options, address: std::net::SocketAddr) -> Result<Con
         rpc: Vec::new(),
         token: token_text(kind),
         decimals: sandbox_config(kind).decimals,
+        symbol: None,
         confirmations: Depth::Blocks(confirmations),
         tiers: Vec::new(),
         start_block: StartBlock::Latest,

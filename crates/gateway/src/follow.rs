@@ -35,6 +35,7 @@ use self::aim::{Aim, Look};
 use crate::clock;
 use crate::config::StartBlock;
 use crate::gateway::{Gateway, NetworkPart, Wake, told_to_look};
+use crate::metrics::Told;
 use crate::orders::mark;
 use crate::start;
 use crate::store::{Commit, NetworkRow, OrderRow, StoreError, WalletRow, marks};
@@ -495,8 +496,10 @@ impl Follower {
             changes.cursor = Some(cursor(row, rewind_to, blocks.iter().map(|block| block.at).collect(), forget(&mut after)));
             let woken: Vec<OrderId> = changes.orders.iter().map(|change| change.id).collect();
             let notify = !changes.events.is_empty() || !changes.alerts.is_empty();
+            let told = Told::of(&changes, now);
             match self.gateway.store.commit(changes).await? {
                 Commit::Done => {
+                    self.gateway.metrics.committed(&told);
                     after.version = row.version.saturating_add(1);
                     *row = after;
                     self.publish(row);
@@ -565,8 +568,10 @@ impl Follower {
         }
         let woken: Vec<OrderId> = changes.orders.iter().map(|change| change.id).collect();
         let notify = !changes.events.is_empty() || !changes.alerts.is_empty();
+        let told = Told::of(&changes, now);
         match store.commit(changes).await? {
             Commit::Done => {
+                self.gateway.metrics.committed(&told);
                 self.wake(woken, notify);
                 Ok(if full { Then::GoOn } else { Then::Rest })
             }

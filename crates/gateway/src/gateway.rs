@@ -25,6 +25,7 @@ use crate::dev::Sandbox;
 use crate::follow;
 use crate::hints;
 use crate::keyring::Keyring;
+use crate::metrics::Metrics;
 use crate::notify;
 use crate::orders;
 use crate::pool::Pool;
@@ -64,6 +65,8 @@ pub struct Gateway {
     pub pool: Pool,
     /// Answers that are good for a while, for showing.
     pub cache: Cache,
+    /// What is counted, for Prometheus.
+    pub metrics: Metrics,
     /// False on the sandbox and on testnets.
     pub livemode: bool,
     /// The simulated chains, where `tidegate dev` runs them.
@@ -125,6 +128,9 @@ pub enum NetworkHealth {
 }
 
 impl NetworkHealth {
+    /// Every one of them.
+    pub const ALL: [Self; 5] = [Self::Starting, Self::Unreachable, Self::Following, Self::Lagging, Self::Halted];
+
     /// The word in the API.
     #[must_use]
     pub const fn name(self) -> &'static str {
@@ -215,6 +221,7 @@ impl Gateway {
             store,
             vault,
             cache,
+            metrics: Metrics::default(),
             pool,
             livemode,
             sandbox,

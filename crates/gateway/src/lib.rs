@@ -22,6 +22,7 @@ pub mod gateway;
 pub mod hints;
 pub mod http;
 pub mod keyring;
+pub mod metrics;
 pub mod notify;
 pub mod orders;
 pub mod pages;

@@ -162,6 +162,16 @@ pub struct NetworkStats {
     status: BTreeMap<String, i64>,
 }
 
+impl Stats {
+    /// Network, status, and how many wallets there are.
+    pub fn counts(&self) -> impl Iterator<Item = (&str, &str, i64)> {
+        self.networks.iter().flat_map(|one| {
+            let name = one.network.as_str();
+            one.status.iter().map(move |(status, count)| (name, status.as_str(), *count))
+        })
+    }
+}
+
 /// How many wallets of each network have each status? Counted at most every three minutes.
 ///
 /// # Errors

@@ -221,7 +221,22 @@ pub fn mismatch(network: &NetworkConfig, found: &Identity) -> Option<String> {
             network.decimals, network.token, found.decimals
         ));
     }
+    let is_meant = network.symbol.as_ref().map_or_else(|| is_usdt(&found.symbol), |symbol| *symbol == found.symbol);
+    if !is_meant {
+        let expected = network.symbol.as_deref().unwrap_or("USDT");
+        return Some(format!(
+            "networks.{name}.token is {}, which calls itself {:?}, expected {expected:?}: change token, or set symbol to what it says if that is the token you mean",
+            network.token, found.symbol
+        ));
+    }
     None
+}
+
+/// True for the names that Tether's dollar goes by: USDT, USDt, USD₮, and the same with a 0 behind it,
+/// as the contracts are called that were upgraded in place on some networks.
+fn is_usdt(symbol: &str) -> bool {
+    let plain = symbol.replace('₮', "T").to_uppercase();
+    matches!(plain.as_str(), "USDT" | "USDT0")
 }
 
 /// Asks every network what it is. One that does not answer now is reported by its health later;
@@ -370,4 +385,19 @@ pub async fn add_api_key(
         return Err(Sorry::new("the API key could not be stored; try again"));
     }
     Ok((id, secret))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_usdt;
+
+    #[test]
+    fn the_names_of_usdt() {
+        for symbol in ["USDT", "USDt", "USD₮", "USDT0", "USD₮0"] {
+            assert!(is_usdt(symbol), "{symbol}");
+        }
+        for symbol in ["USDC", "USDT.e", "USDT1", "", "USD", " USDT", "UЅDT"] {
+            assert!(!is_usdt(symbol), "{symbol}");
+        }
+    }
 }

@@ -8,12 +8,12 @@
 //!
 //! Pure bookkeeping: the time is an argument.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::Switch;
+use crate::{Switch, SwitchCause};
 
 /// An endpoint is left when another's score is higher by this much …
 pub const LEAVE_MARGIN: u8 = 25;
@@ -60,6 +60,14 @@ impl Move {
             Self::Lagging { to } | Self::Better { to } | Self::Return { to } => to,
         }
     }
+
+    pub(super) const fn cause(self) -> SwitchCause {
+        match self {
+            Self::Lagging { .. } => SwitchCause::Lagging,
+            Self::Better { .. } => SwitchCause::Score,
+            Self::Return { .. } => SwitchCause::Return,
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -71,7 +79,7 @@ pub(super) struct Course {
     returned_at: Option<Instant>,
     return_after: Duration,
     switches: VecDeque<Switched>,
-    total: u64,
+    totals: BTreeMap<SwitchCause, u64>,
 }
 
 /// From where, to where, and why.
@@ -79,13 +87,14 @@ pub(super) struct Course {
 pub(super) struct Switched {
     pub(super) from: String,
     pub(super) to: String,
+    pub(super) cause: SwitchCause,
     pub(super) reason: String,
     at: Instant,
 }
 
 impl Switched {
-    pub(super) const fn new(from: String, to: String, reason: String, at: Instant) -> Self {
-        Self { from, to, reason, at }
+    pub(super) const fn new(from: String, to: String, cause: SwitchCause, reason: String, at: Instant) -> Self {
+        Self { from, to, cause, reason, at }
     }
 }
 
@@ -98,7 +107,7 @@ impl Course {
             returned_at: None,
             return_after: RETURN_AFTER,
             switches: VecDeque::new(),
-            total: 0,
+            totals: BTreeMap::new(),
         }
     }
 
@@ -149,7 +158,8 @@ impl Course {
         self.current = to;
         self.since = now;
         self.worse_since = None;
-        self.total = self.total.saturating_add(1);
+        let total = self.totals.entry(switched.cause).or_default();
+        *total = total.saturating_add(1);
         if self.switches.len() >= SWITCHES_KEPT {
             self.switches.pop_front();
         }
@@ -157,15 +167,16 @@ impl Course {
         true
     }
 
-    /// How many switches there were, and the newest ones, the newest first.
-    pub(super) fn switches(&self, now: Instant) -> (u64, Vec<Switch>) {
+    /// How many switches there were by their cause, and the newest ones, the newest first.
+    pub(super) fn switches(&self, now: Instant) -> (BTreeMap<SwitchCause, u64>, Vec<Switch>) {
         let shown = |switched: &Switched| Switch {
             from: switched.from.clone(),
             to: switched.to.clone(),
+            cause: switched.cause,
             reason: switched.reason.clone(),
             age: now.saturating_duration_since(switched.at),
         };
-        (self.total, self.switches.iter().rev().map(shown).collect())
+        (self.totals.clone(), self.switches.iter().rev().map(shown).collect())
     }
 }
 
@@ -222,7 +233,7 @@ mod tests {
             assert_eq!(said, words[4], "{line}");
             if let Some(chosen) = chosen {
                 let from = course.current();
-                let switched = Switched::new(from.to_string(), chosen.to().to_string(), said, now);
+                let switched = Switched::new(from.to_string(), chosen.to().to_string(), chosen.cause(), said, now);
                 assert!(course.switch(from, chosen.to(), Some(chosen), switched), "{line}");
             }
             assert_eq!(course.current().to_string(), words[5], "{line}");
@@ -233,10 +244,10 @@ mod tests {
     async fn an_operation_that_began_before_a_switch_does_not_undo_it() {
         let now = Instant::now();
         let mut course = Course::new(now);
-        let switched = || Switched::new("a".into(), "b".into(), "why".into(), now);
+        let switched = || Switched::new("a".into(), "b".into(), SwitchCause::Failing, "why".into(), now);
         assert!(course.switch(0, 1, None, switched()));
         assert!(!course.switch(0, 2, None, switched()));
-        assert_eq!((course.current(), course.switches(now).0), (1, 1));
+        assert_eq!((course.current(), course.switches(now).0), (1, BTreeMap::from([(SwitchCause::Failing, 1)])));
     }
 
     #[tokio::test]
@@ -246,10 +257,12 @@ mod tests {
         for number in 0..100_usize {
             let (from, to) = (number % 2, (number + 1) % 2);
             let at = start + Duration::from_secs(number as u64);
-            assert!(course.switch(from, to, None, Switched::new(from.to_string(), to.to_string(), number.to_string(), at)));
+            let cause = if number < 70 { SwitchCause::Failing } else { SwitchCause::Overdue };
+            assert!(course.switch(from, to, None, Switched::new(from.to_string(), to.to_string(), cause, number.to_string(), at)));
         }
-        let (total, switches) = course.switches(start + Duration::from_secs(100));
-        assert_eq!((total, switches.len()), (100, SWITCHES_KEPT));
+        let (totals, switches) = course.switches(start + Duration::from_secs(100));
+        let expected = BTreeMap::from([(SwitchCause::Failing, 70), (SwitchCause::Overdue, 30)]);
+        assert_eq!((totals, switches.len()), (expected, SWITCHES_KEPT));
         assert_eq!((switches[0].reason.as_str(), switches[0].age), ("99", Duration::from_secs(1)));
     }
 }

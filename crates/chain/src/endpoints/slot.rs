@@ -95,6 +95,11 @@ impl Slot {
         Ok(Self { index, name, host, http: Http::new(config, client)?, heads, state: Mutex::new(state) })
     }
 
+    /// True while its daily budget is used up.
+    pub(super) fn is_over_budget(&self, now: Instant) -> bool {
+        self.lock().allowance.exhausted_for(now).is_some()
+    }
+
     /// The right to run an operation here, or why not.
     fn enter(&self, errand: Errand, now: Instant) -> Result<Ticket, Resting> {
         let mut state = self.lock();

@@ -127,9 +127,6 @@ fn read_config(args: &ConfigArgs, flags: Overrides) -> Result<Config, Sorry> {
     for warning in &config.warnings {
         tracing::warn!("{warning}");
     }
-    if config.metrics.addr.is_some() {
-        tracing::warn!("METRICS_ADDR is set, but this version serves no metrics");
-    }
     Ok(config)
 }
 
@@ -173,16 +170,28 @@ async fn serve(config: Config, migrate: Migrate) -> Result<(), Sorry> {
         .await
         .map_err(|error| Sorry(format!("LISTEN_ADDR {}: {error}; choose an address and port that are free", config.server.listen)))?;
     let address = listener.local_addr()?;
+    let for_metrics = metrics_listener(&config).await?;
     // Port 0 takes a free one: links must name it.
     config.server.listen = address;
     let gateway = start::checked_gateway(config, migrate).await?;
     let loops = tokio::spawn(Arc::clone(&gateway).run(stop.clone()));
     say(&format!("listening on http://{address}"));
+    if let Some(listener) = for_metrics {
+        say(&format!("metrics on http://{}/metrics", listener.local_addr()?));
+        tokio::spawn(http::serve_metrics(Arc::clone(&gateway), listener, stop.clone()));
+    }
     let store = gateway.store.clone();
     http::serve(gateway, listener, stop).await?;
     let _ = loops.await;
     store.close().await;
     Ok(())
+}
+
+/// A listener of their own for the metrics, where one is wanted.
+async fn metrics_listener(config: &Config) -> Result<Option<TcpListener>, Sorry> {
+    let Some(address) = config.metrics.addr.filter(|_| config.metrics.enabled) else { return Ok(None) };
+    let bound = TcpListener::bind(address).await;
+    bound.map(Some).map_err(|error| Sorry(format!("METRICS_ADDR {address}: {error}; choose an address and port that are free")))
 }
 
 async fn run_dev(options: dev::Options) -> Result<(), Sorry> {

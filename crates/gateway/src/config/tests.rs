@@ -587,7 +587,7 @@ fn the_example_is_valid_as_it_is_and_without_its_comments() {
         let mut network = network.clone();
         (network.rpc, network.tiers, network.webhook_secret, network.alchemy_signing_key) = (vec![], vec![], None, None);
         network.agree_above = None;
-        (network.requests_per_second, network.requests_per_day) = (None, None);
+        (network.requests_per_second, network.requests_per_day, network.symbol) = (None, None, None);
         format!("{network:?}")
     };
     assert_eq!(show(&config.networks[0]), show(&preset.networks[0]));
@@ -613,6 +613,7 @@ fn how_far_a_network_is_trusted_is_configured() {
         ("agree_above = '5000'", "expected endpoints of at least two hosts"),
         ("reconcile = 'sometimes'", "expected \"settled\" or \"off\""),
         ("final_lag_max = '0s'", "expected from \"1s\""),
+        ("symbol = ''", "expected what the token contract answers to symbol()"),
     ] {
         let found = problem("", &anvil(more));
         assert!(found.contains(expected), "{more}: {found}");

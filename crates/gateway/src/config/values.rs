@@ -320,6 +320,15 @@ pub(super) const DISPLAY_NAME: Form<String> = Form {
     },
 };
 
+pub(super) const SYMBOL: Form<String> = Form {
+    expected: "what the token contract answers to symbol(), 1 to 32 characters",
+    echo: Echo::Quote,
+    parse: |text| {
+        let fits = (1..=32).contains(&text.chars().count()) && !text.chars().any(char::is_control);
+        if fits { Ok(text.to_owned()) } else { Err(Found::Text) }
+    },
+};
+
 pub(super) const WEBHOOK_SECRET: Form<SecretText> = Form {
     expected: "a Standard Webhooks secret: whsec_ and then base64",
     echo: Echo::Hide,

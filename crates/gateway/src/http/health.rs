@@ -97,7 +97,7 @@ fn network(part: &NetworkPart, now: Time) -> Value {
     let switches: Vec<Value> = pool
         .switches
         .iter()
-        .map(|switch| json!({ "from": switch.from, "to": switch.to, "reason": switch.reason, "at": before(now, switch.age) }))
+        .map(|switch| json!({ "from": switch.from, "to": switch.to, "cause": switch.cause.name(), "reason": switch.reason, "at": before(now, switch.age) }))
         .collect();
     let in_use = endpoints.get(pool.current).and_then(|endpoint| endpoint.get("name")).cloned();
     let floor = state.head.as_ref().and_then(|head| head.floor);

@@ -13,6 +13,7 @@ mod hand_in;
 mod health;
 mod hooks;
 mod idempotency;
+mod metrics;
 mod pay;
 mod request;
 mod safe;
@@ -24,7 +25,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
-use axum::extract::Request;
+use axum::extract::{MatchedPath, Request, State};
 use axum::http::header::{CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::http::{HeaderName, HeaderValue, StatusCode};
 use axum::middleware::{self, Next};
@@ -40,6 +41,7 @@ use crate::problem::{FieldError, Problem};
 
 pub use auth::{SCOPES, hash_key};
 pub use docs::document;
+pub use metrics::serve as serve_metrics;
 pub use wallets::{WalletPage, WalletView};
 
 /// How long requests under way may take after a stop was asked for.
@@ -70,25 +72,28 @@ pub struct App {
 /// Every call of the gateway.
 fn router(app: App) -> Router {
     let (api, document) = docs::routes();
+    let gateway = Arc::clone(&app.gateway);
     Router::new()
         .merge(api)
         .merge(health::routes())
         .merge(pay::routes())
         .merge(hand_in::routes())
         .merge(hooks::routes())
+        .merge(metrics::routes())
         .with_state(app)
         .merge(docs::pages(document))
         .fallback(|| async { Problem::not_found("page or call") })
         .method_not_allowed_fallback(|| async {
             Problem::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "this call exists with another method; see the Allow header")
         })
-        .layer(middleware::from_fn(around))
+        .layer(middleware::from_fn_with_state(gateway, around))
 }
 
 /// What every answer has: a request id, and a problem in place of a panic.
-async fn around(request: Request, next: Next) -> Response {
+async fn around(State(gateway): State<Arc<Gateway>>, request: Request, next: Next) -> Response {
     let id = hex::encode(clock::random::<12>());
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+    let route = request.extensions().get::<MatchedPath>().cloned();
     let started = tokio::time::Instant::now();
     let scoped = CURRENT.scope(id.clone(), async move {
         // A task of its own turns a panic into an error that can be answered.
@@ -107,7 +112,9 @@ async fn around(request: Request, next: Next) -> Response {
     }
     headers.insert("x-content-type-options", HeaderValue::from_static("nosniff"));
     headers.insert("referrer-policy", HeaderValue::from_static("no-referrer"));
-    tracing::debug!(request_id = id, %method, path, status = response.status().as_u16(), took_us = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX), "request");
+    let (took, status) = (started.elapsed(), response.status().as_u16());
+    gateway.metrics.request(method.as_str(), route.as_ref().map_or("none", MatchedPath::as_str), status, took);
+    tracing::debug!(request_id = id, %method, path, status, took_us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX), "request");
     response
 }
 

@@ -47,6 +47,7 @@ mod dev;
 mod endpoints;
 mod hints;
 mod kill;
+mod metrics;
 mod money;
 mod payment_on_anvil;
 mod payment_on_postgres;

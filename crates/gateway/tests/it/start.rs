@@ -160,6 +160,7 @@ async fn a_chain_or_token_that_does_not_match_is_refused() {
         (Settings { chain_id: 1, ..settings.clone() }, vec!["chain", "31337"]),
         (Settings { decimals: 18, ..settings.clone() }, vec!["decimals", "18", "6"]),
         (Settings { token: fake_account, ..settings.clone() }, vec!["token"]),
+        (Settings { network: "symbol = \"USDC\"".to_owned(), ..settings.clone() }, vec!["symbol", "USDC", "USDT"]),
     ] {
         home.configure(&wrong.toml());
         for command in ["serve", "check"] {

@@ -215,6 +215,7 @@ fn network_config(name: &str, kind: Kind, decimals: u8, depth: Depth, tier: Tier
         rpc: Vec::new(),
         token: String::new(),
         decimals,
+        symbol: None,
         confirmations: depth,
         tiers: vec![tier],
         start_block: StartBlock::Latest,
