@@ -204,6 +204,7 @@ fn order_on(wallet: &NewWallet) -> Changes {
     let now = clock::now();
     let network = Network::new("tron");
     let terms = Terms {
+        purpose: tidegate_rules::order::Purpose::Payment,
         amount: Amount::from_micros(12_500_000),
         tolerance: Amount::ZERO,
         expires_at: now.plus(Span::from_secs(1_800)),

@@ -43,8 +43,9 @@ use crate::store::{Commit, NetworkRow, OrderRow, StoreError, WalletRow, marks};
 pub use again::{Scanned, resume_at, scan};
 pub use reconcile::run as reconcile;
 pub use trouble::{AHEAD_MAX, watch as watch_networks};
+use work::recorded_of;
 pub use work::transfer_change;
-use work::{Work, recorded_of};
+pub(crate) use work::{Linked, Work};
 
 /// The most blocks that are read in one go while catching up.
 const CATCH_UP_BLOCKS: u32 = 100;

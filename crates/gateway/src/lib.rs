@@ -27,6 +27,7 @@ pub mod notify;
 pub mod orders;
 pub mod pages;
 pub mod people;
+pub mod plans;
 pub mod pool;
 pub mod problem;
 pub mod quotes;

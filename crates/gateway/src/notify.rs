@@ -34,6 +34,9 @@ const PER_ORIGIN_MAX: usize = 8;
 /// Deliveries under way at once to all receivers.
 const AT_ONCE_MAX: usize = 512;
 
+/// How much of the body of an answer is kept.
+const ANSWER_BYTES_MAX: usize = 1_024;
+
 /// Due deliveries read at once.
 const READ_MAX: i64 = 256;
 
@@ -152,15 +155,20 @@ async fn deliver(gateway: &Gateway, client: &reqwest::Client, delivery: &DueDeli
     let sent_at = clock::now();
     let outcome = send(gateway, client, delivery, sent_at).await;
     let at = clock::now();
-    let tries = delivery.tries.saturating_add(1);
-    let (code, error) = match &outcome {
-        Ok(code) => (Some(*code), None),
-        Err(Failure { code, reason }) => (*code, Some(reason.clone())),
+    // A try that somebody asked for is beside the schedule.
+    let tries = if delivery.before.is_some() { delivery.tries } else { delivery.tries.saturating_add(1) };
+    let (code, error, answer) = match outcome {
+        Ok(answer) => (Some(answer.code), None, Some(answer.body)),
+        Err(Failure { answer, reason }) => {
+            let (code, body) = answer.map_or((None, None), |answer| (Some(answer.code), Some(answer.body)));
+            (code, Some(reason), body)
+        }
     };
-    let state = match (&error, next_try(delivery.event_at, tries, at)) {
-        (None, _) => DeliveryState::Delivered,
-        (Some(_), Some(due)) => DeliveryState::Due(due),
-        (Some(_), None) => DeliveryState::Failed,
+    let state = match (&error, delivery.before, next_try(delivery.event_at, tries, at)) {
+        (None, ..) => DeliveryState::Delivered,
+        (Some(_), Some(before), _) => before,
+        (Some(_), None, Some(due)) => DeliveryState::Due(due),
+        (Some(_), None, None) => DeliveryState::Failed,
     };
     match &error {
         None => tracing::info!(event = delivery.event_id, kind = delivery.kind, origin = delivery.origin, tries, "webhook delivered"),
@@ -172,8 +180,10 @@ async fn deliver(gateway: &Gateway, client: &reqwest::Client, delivery: &DueDeli
             "webhook not accepted: {reason}"
         ),
     }
-    let mut changes = Changes { deliveries: vec![DeliveryChange { id: delivery.id, tries, state, code, error, at }], ..Changes::default() };
-    if state == DeliveryState::Failed {
+    let change =
+        DeliveryChange { id: delivery.id, tries, state, code, error, at, url: delivery.url.clone(), took: at.since(sent_at), answer };
+    let mut changes = Changes { deliveries: vec![change], ..Changes::default() };
+    if state == DeliveryState::Failed && delivery.before.is_none() {
         let detail = format!("{} was not accepted by {} in {tries} tries over 24 hours", delivery.kind, delivery.origin);
         changes.alerts.push(Gateway::alert(AlertKind::WebhookFailed, &delivery.event_id, detail, at));
     }
@@ -183,20 +193,27 @@ async fn deliver(gateway: &Gateway, client: &reqwest::Client, delivery: &DueDeli
     }
 }
 
+/// What a receiver answered.
+struct Answered {
+    code: u16,
+    /// The beginning of the body, without what a terminal or a database would choke on.
+    body: String,
+}
+
 /// Why a try failed.
 struct Failure {
-    code: Option<u16>,
+    answer: Option<Answered>,
     reason: String,
 }
 
 impl Failure {
     fn because(reason: impl Into<String>) -> Self {
-        Self { code: None, reason: reason.into() }
+        Self { answer: None, reason: reason.into() }
     }
 }
 
-/// Signs and sends; the status code of an answer that accepts.
-async fn send(gateway: &Gateway, client: &reqwest::Client, delivery: &DueDelivery, at: Time) -> Result<u16, Failure> {
+/// Signs and sends; the answer, if it accepts.
+async fn send(gateway: &Gateway, client: &reqwest::Client, delivery: &DueDelivery, at: Time) -> Result<Answered, Failure> {
     let url = reqwest::Url::parse(&delivery.url).map_err(|_| Failure::because("the address is not a URL"))?;
     if !gateway.config.webhooks.allow_private_targets && literal_ip(&url).is_some_and(|ip| !is_public(ip)) {
         return Err(Failure::because(PRIVATE_TARGET));
@@ -216,10 +233,24 @@ async fn send(gateway: &Gateway, client: &reqwest::Client, delivery: &DueDeliver
         .await
         .map_err(|error| Failure::because(reason(&error)))?;
     let status = answer.status();
+    let answered = Answered { code: status.as_u16(), body: beginning(answer).await };
     if status.is_success() {
-        return Ok(status.as_u16());
+        return Ok(answered);
     }
-    Err(Failure { code: Some(status.as_u16()), reason: format!("the receiver answered {status}") })
+    Err(Failure { answer: Some(answered), reason: format!("the receiver answered {status}") })
+}
+
+/// The beginning of a body. What it says decides nothing, so one that breaks off is as good.
+async fn beginning(mut answer: reqwest::Response) -> String {
+    let mut bytes = Vec::new();
+    while let Ok(Some(part)) = answer.chunk().await {
+        bytes.extend(part.into_iter().take(ANSWER_BYTES_MAX.saturating_sub(bytes.len())));
+        if bytes.len() >= ANSWER_BYTES_MAX {
+            break;
+        }
+    }
+    let is_plain = |letter: &char| !letter.is_control() || matches!(letter, '\n' | '\t');
+    String::from_utf8_lossy(&bytes).chars().map(|letter| if is_plain(&letter) { letter } else { '\u{fffd}' }).collect()
 }
 
 /// The innermost cause of a failed request, without its URL, which may hold a secret.

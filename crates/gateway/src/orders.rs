@@ -2,29 +2,34 @@
 //! from outside. What an order becomes is decided in `rules::order`; this module brings it the
 //! facts and stores what follows.
 
+mod decide;
+pub mod deposit;
 mod view;
 
 use std::sync::Arc;
 
+use serde::Serialize;
 use tidegate_rules::alert::{Alert, AlertKind};
 use tidegate_rules::amount::Amount;
 use tidegate_rules::block::Network;
 use tidegate_rules::changes::{
-    Changes, Details, KeptAnswer, NewAlert, NewEvent, NewLease, NewOrder, OrderChange, WalletChange, WalletMove,
+    Changes, Details, KeptAnswer, NewAlert, NewEvent, NewLease, NewOrder, NewPeriod, OrderChange, WalletChange, WalletMove,
 };
 use tidegate_rules::id::{DeliveryId, EventId, LeaseId, MerchantId, OrderId};
 use tidegate_rules::lease::{self, Lease};
 use tidegate_rules::notify::{self, EventType};
-use tidegate_rules::order::{self, Cancel, Event, Head, Heads, Mark, Status, Step, Terms};
+use tidegate_rules::order::{self, Event, Head, Heads, Mark, Purpose, Status, Step, Terms};
 use tidegate_rules::time::{Span, Time};
 use tidegate_vault::Wallet;
 
 use crate::clock;
 use crate::gateway::{Gateway, NetworkPart, Wake};
+use crate::plans;
 use crate::pool::{Taken, is_fresh};
 use crate::problem::{Problem, RACED};
 use crate::store::{Commit, MerchantRow, OrderRow, StoreError};
 
+pub use decide::{Cancelling, Edit, Named, cancel, confirm, edit};
 pub use view::{
     OrderView, PaymentOption, PublicOrder, Required, TransferView, hash_text, public_view, shows_addresses, transfer_view, view,
 };
@@ -75,6 +80,7 @@ pub async fn open(
 ) -> Result<Opened, Problem> {
     let now = clock::now();
     check_wish(gateway, wish)?;
+    plans::check(gateway, merchant.id, &wish.details).await?;
     for _ in 0..ATTEMPTS {
         if let Some(number) = &wish.details.merchant_order_id
             && let Some(known) = gateway.store.order_by_merchant_id(merchant.id, number).await?
@@ -173,6 +179,7 @@ fn terms(gateway: &Gateway, wish: &Wish, heads: &Heads, now: Time) -> Terms {
     let concerned = gateway.networks().iter().filter(|(name, _)| wish.network.as_ref().is_none_or(|network| network == *name));
     let newest = concerned.filter_map(|(name, part)| part.state().newest.max(heads.get(name).map(|head| head.tip.time))).max();
     Terms {
+        purpose: Purpose::Payment,
         amount: wish.amount,
         tolerance: config.underpayment_tolerance,
         expires_at: newest.map_or(now, |newest| newest.max(now)).plus(wish.expires_in.unwrap_or(config.expires_in)),
@@ -259,7 +266,7 @@ async fn report_tampered(gateway: &Gateway, address: &str, wallet: &str) -> Resu
 }
 
 /// An event about an order, with its body fixed now and its delivery beside it.
-pub fn event(row: &OrderRow, merchant: &MerchantRow, kind: EventType, view: &OrderView, at: Time) -> NewEvent {
+pub fn event(row: &OrderRow, merchant: &MerchantRow, kind: EventType, view: &impl Serialize, at: Time) -> NewEvent {
     let url = row.details.callback_url.clone().or_else(|| merchant.webhook_url.clone());
     NewEvent {
         id: EventId::new(at, clock::id_bytes()),
@@ -284,12 +291,25 @@ pub fn tell(
 ) {
     if !events.is_empty() {
         let view = view(gateway, row, heads);
-        changes.events.extend(events.iter().map(|what| event(row, merchant, what.kind, &view, at)));
+        changes.events.extend(events.iter().map(|what| match (row.order.terms.purpose, &what.transfer) {
+            (Purpose::Deposits, Some((network, key))) => deposit::event(gateway, row, merchant, (what.kind, network, *key), at),
+            _ => event(row, merchant, what.kind, &view, at),
+        }));
         for what in events {
             tracing::info!(order = %row.id, event = what.kind.name(), received = %row.order.tally.received, "order event");
         }
     }
+    if events.iter().any(|what| what.kind == EventType::Paid) {
+        changes.new_periods.extend(period(row, merchant, at));
+    }
     changes.alerts.extend(alerts.iter().map(|alert| order_alert(row, alert, at)));
+}
+
+/// What a paid order adds to its user's membership, if it buys a plan.
+fn period(row: &OrderRow, merchant: &MerchantRow, at: Time) -> Option<NewPeriod> {
+    let (user, plan) = (row.details.user_id.clone()?, row.details.plan_id.clone()?);
+    let url = row.details.callback_url.clone().or_else(|| merchant.webhook_url.clone());
+    Some(NewPeriod { order: row.id, merchant: row.merchant, user, plan, at, event: EventId::new(at, clock::id_bytes()), url })
 }
 
 fn order_alert(row: &OrderRow, alert: &Alert, at: Time) -> NewAlert {
@@ -314,7 +334,8 @@ pub async fn find(gateway: &Gateway, merchant: Option<MerchantId>, id: &str) -> 
     let missing = || Problem::not_found("order");
     let id: OrderId = id.parse().map_err(|_| missing())?;
     let row = gateway.store.order(id).await?.ok_or_else(missing)?;
-    if merchant.is_some_and(|merchant| merchant != row.merchant) {
+    // A permanent address is met under its customer.
+    if merchant.is_some_and(|merchant| merchant != row.merchant) || row.order.terms.purpose == Purpose::Deposits {
         return Err(missing());
     }
     Ok(row)
@@ -353,7 +374,7 @@ pub async fn choose(
             lease = row.order.leases.pop();
         }
         row.order = order::choose(&row.order, network, lease, newest, now)?;
-        changes.orders.push(OrderChange { id: row.id, version: row.version, order: row.order.clone(), cancel_reason: None });
+        changes.orders.push(OrderChange { id: row.id, version: row.version, order: row.order.clone(), cancel_reason: None, edited: None });
         let view = view(gateway, &row, &gateway.heads());
         changes.answer = keep(&view);
         let scope = changes.answer.as_ref().map(|answer| answer.scope.clone());
@@ -365,49 +386,6 @@ pub async fn choose(
         if !leased {
             gateway.pool.forget(network);
         }
-    }
-    Err(Problem::unavailable("busy", "this order changes too fast; try again"))
-}
-
-/// Cancels an order.
-///
-/// # Errors
-/// 409 `payment_in_progress`, `order_paid`, `order_expired`.
-pub async fn cancel(
-    gateway: &Gateway,
-    merchant: Option<MerchantId>,
-    id: &str,
-    reason: Option<&str>,
-    how: Cancel,
-    keep: impl Fn(&OrderView) -> Option<KeptAnswer>,
-) -> Result<OrderView, Problem> {
-    for _ in 0..ATTEMPTS {
-        let now = clock::now();
-        let mut row = find(gateway, merchant, id).await?;
-        let heads = gateway.heads();
-        let Step { order, payments, events, alerts } = order::cancel(&row.order, &row.payments(), how, now)?;
-        let mut changes = Changes::default();
-        let owner = gateway.merchant(row.merchant).await?;
-        if order != row.order {
-            row.order = order;
-            crate::follow::take_payments(&mut row, payments, &mut changes);
-            tell(gateway, &row, &owner, (&events, &alerts), &heads, now, &mut changes);
-            changes.orders.push(OrderChange {
-                id: row.id,
-                version: row.version,
-                order: row.order.clone(),
-                cancel_reason: reason.map(str::to_owned),
-            });
-        }
-        let view = view(gateway, &row, &heads);
-        changes.answer = keep(&view);
-        let scope = changes.answer.as_ref().map(|answer| answer.scope.clone());
-        if gateway.store.commit(changes).await? == Commit::Done {
-            gateway.signal(Wake::Order(row.id));
-            gateway.signal(Wake::Delivery);
-            return Ok(view);
-        }
-        refuse_if_raced(gateway, scope).await?;
     }
     Err(Problem::unavailable("busy", "this order changes too fast; try again"))
 }
@@ -429,7 +407,7 @@ pub async fn expire_unleased(gateway: &Gateway) -> Result<(), StoreError> {
         let owner = gateway.merchant(row.merchant).await?;
         let mut changes = Changes::default();
         tell(gateway, &row, &owner, (&events, &alerts), &heads, now, &mut changes);
-        changes.orders.push(OrderChange { id, version: row.version, order: row.order.clone(), cancel_reason: None });
+        changes.orders.push(OrderChange { id, version: row.version, order: row.order.clone(), cancel_reason: None, edited: None });
         // A conflict means that the payer chose a network just now: the next round sees.
         if gateway.store.commit(changes).await? == Commit::Done {
             gateway.signal(Wake::Order(id));

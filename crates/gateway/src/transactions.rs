@@ -220,7 +220,13 @@ async fn record_failed(gateway: &Gateway, part: &NetworkPart, found: &Transactio
             let view = orders::view(gateway, &order, &gateway.heads());
             changes.events.push(orders::event(&order, &merchant, EventType::PaymentFailed, &view, now));
             // Who decides on the order meanwhile must not miss it.
-            changes.orders.push(OrderChange { id: order.id, version: order.version, order: order.order.clone(), cancel_reason: None });
+            changes.orders.push(OrderChange {
+                id: order.id,
+                version: order.version,
+                order: order.order.clone(),
+                cancel_reason: None,
+                edited: None,
+            });
             tracing::info!(order = %order.id, tx = %found.hash, reason, "a payment failed on the chain");
         }
         let woken: Vec<OrderId> = changes.orders.iter().map(|change| change.id).collect();

@@ -94,6 +94,12 @@ pub enum Action {
     OrderUpdate,
     /// A halted network taken back to a block that both branches have.
     NetworkResume,
+    /// A new plan.
+    PlanCreate,
+    /// A plan's name, price or duration, or whether it is sold.
+    PlanUpdate,
+    /// What an order added to a membership taken back.
+    MembershipWithdraw,
 }
 
 names!(Action:
@@ -125,6 +131,9 @@ names!(Action:
     OrderCancel "order.cancel",
     OrderUpdate "order.update",
     NetworkResume "network.resume",
+    PlanCreate "plan.create",
+    PlanUpdate "plan.update",
+    MembershipWithdraw "membership.withdraw",
 );
 
 /// A row of the log, without its hash.

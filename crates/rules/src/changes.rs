@@ -13,7 +13,7 @@ use crate::id::{AlertId, DeliveryId, EventId, MerchantId, OrderId, SourceId, Sub
 use crate::lease::{Claim, Lease};
 use crate::notify::EventType;
 use crate::order::{Depth, Order, Payment};
-use crate::time::Time;
+use crate::time::{Span, Time};
 use crate::wallet::{RiskLevel, WalletKind, WalletStatus, names};
 
 /// What must be stored together. Empty by default.
@@ -43,6 +43,8 @@ pub struct Changes {
     pub journal: Vec<JournalEntry>,
     /// What happened, for the shop.
     pub events: Vec<NewEvent>,
+    /// What paid orders add to memberships.
+    pub new_periods: Vec<NewPeriod>,
     /// What happened, for the operator.
     pub alerts: Vec<NewAlert>,
     /// Tries of deliveries.
@@ -65,6 +67,27 @@ pub struct Changes {
     pub audit: Vec<NewAudit>,
     /// The answer to keep under an idempotency key.
     pub answer: Option<KeptAnswer>,
+}
+
+/// What a paid order adds to a membership, if its plan is one of ours. The store finds out from when
+/// to when, and tells it as an event (`membership.activated`) in the same commit; an order adds once,
+/// however often it is asked to.
+#[derive(Clone, Debug)]
+pub struct NewPeriod {
+    /// The order.
+    pub order: OrderId,
+    /// Whose shop.
+    pub merchant: MerchantId,
+    /// The shop's user.
+    pub user: String,
+    /// The plan.
+    pub plan: String,
+    /// When the order was paid.
+    pub at: Time,
+    /// The id of the event.
+    pub event: EventId,
+    /// Where the event goes.
+    pub url: Option<String>,
 }
 
 /// A step of the second reader of a network. Conflicts unless it is at `from`.
@@ -406,6 +429,8 @@ pub struct OrderChange {
     pub order: Order,
     /// Why a person cancelled it, where one did now.
     pub cancel_reason: Option<String>,
+    /// What decides nothing, where a person changed any of it: callback URL, metadata and note.
+    pub edited: Option<Details>,
 }
 
 /// A lease and the tag of its wallet's address.
@@ -562,6 +587,12 @@ pub struct DeliveryChange {
     pub error: Option<String>,
     /// When.
     pub at: Time,
+    /// Where it was sent to.
+    pub url: String,
+    /// How long the answer took.
+    pub took: Span,
+    /// The beginning of the body that came back.
+    pub answer: Option<String>,
 }
 
 /// What becomes of a delivery after a try.

@@ -21,6 +21,7 @@ pub mod changes;
 pub mod follow;
 pub mod id;
 pub mod lease;
+pub mod membership;
 pub mod notice;
 pub mod notify;
 pub mod order;

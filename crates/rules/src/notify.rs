@@ -35,6 +35,10 @@ pub enum EventType {
     PaymentReverted,
     /// A transaction that was to pay the order failed on the chain.
     PaymentFailed,
+    /// A deposit to a customer's permanent address has settled.
+    DepositSettled,
+    /// A paid order made or extended a membership.
+    MembershipActivated,
     /// An alert was raised, acknowledged or closed.
     WalletAlert,
 }
@@ -50,6 +54,8 @@ names!(EventType:
     Cancelled "order.cancelled",
     PaymentReverted "order.payment_reverted",
     PaymentFailed "order.payment_failed",
+    DepositSettled "deposit.settled",
+    MembershipActivated "membership.activated",
     WalletAlert "wallet.alert",
 );
 

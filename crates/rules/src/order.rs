@@ -99,9 +99,22 @@ impl Head {
 /// The heads of all networks that are followed.
 pub type Heads = BTreeMap<Network, Head>;
 
+/// What money to an order is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Purpose {
+    /// To pay the amount, once, in time.
+    #[default]
+    Payment,
+    /// To top up: a permanent address, any amount, any number of times. Such an order is pending
+    /// until somebody cancels it, and each settled transfer is told by itself.
+    Deposits,
+}
+
 /// What was agreed when the order was created. A change of configuration never changes it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Terms {
+    /// What its money is for.
+    pub purpose: Purpose,
     /// What the shop asks for.
     pub amount: Amount,
     /// How much less than the amount still pays.
@@ -211,7 +224,7 @@ pub struct Payment {
     pub promoted: bool,
     /// Linked by a person: counts whatever its time.
     pub by_hand: bool,
-    /// Whether `order.late_payment` was sent for it.
+    /// Whether it was told of by itself: as `order.late_payment`, or as `deposit.settled`.
     pub late_told: bool,
     /// Its transaction failed: it moved nothing, and is listed so that nobody waits for it. Should
     /// it succeed on another branch, it stands there and has not failed.
@@ -258,7 +271,9 @@ impl Payment {
         self.block.time <= terms.late_until()
     }
 
-    fn is(&self, network: &Network, key: TransferKey) -> bool {
+    /// True for the payment of this name.
+    #[must_use]
+    pub fn is(&self, network: &Network, key: TransferKey) -> bool {
         self.network == *network && self.key == key
     }
 }
@@ -330,7 +345,8 @@ pub struct Order {
 pub struct Event {
     /// What happened.
     pub kind: EventType,
-    /// The late transfer of an [`EventType::LatePayment`].
+    /// The one transfer that it is about: of an [`EventType::LatePayment`], and of every event of
+    /// [`Purpose::Deposits`].
     pub transfer: Option<(Network, TransferKey)>,
 }
 
@@ -429,7 +445,7 @@ pub fn assess(terms: &Terms, facts: &Facts, payments: &[Payment]) -> (Tally, Sta
         Status::Confirming
     } else if facts.expired_at.is_some() {
         Status::Expired
-    } else if tally.received >= terms.due() {
+    } else if tally.received >= terms.due() && terms.purpose == Purpose::Payment {
         Status::Confirming
     } else {
         Status::Pending
@@ -441,7 +457,10 @@ pub fn assess(terms: &Terms, facts: &Facts, payments: &[Payment]) -> (Tally, Sta
         (Some(Paid { late: true, .. }), _) => Some(Exception::Late),
         (Some(_), _) => (tally.confirmed > terms.amount).then_some(Exception::Overpaid),
         (None, Status::Expired) if late_money() => Some(Exception::Late),
-        (None, _) => (!tally.received.is_zero() && tally.received < terms.due()).then_some(Exception::Underpaid),
+        (None, _) => {
+            let some = !tally.received.is_zero() && tally.received < terms.due();
+            (some && terms.purpose == Purpose::Payment).then_some(Exception::Underpaid)
+        }
     };
     (tally, status, exception)
 }
@@ -494,6 +513,7 @@ pub fn advance(order: &Order, payments: &[Payment], heads: &Heads, now: Time) ->
         revert(&mut step);
         alert_late(&mut step, told);
         tell_excess(&mut step);
+        tell_deposits(&mut step);
     }
     step
 }
@@ -592,7 +612,11 @@ fn reassess(step: &mut Step) {
         // Confirmed by hand with a transfer that has settled: paid in this very step.
         Status::Confirming if linked(&order.facts, &step.payments).is_some_and(|payment| payment.settled) => {}
         Status::Confirming if before.1 != Status::Confirming => step.tell(EventType::Confirming),
-        Status::Pending | Status::Expired if order.tally.received > before.0.received && order.tally.received < order.terms.due() => {
+        Status::Pending | Status::Expired
+            if order.terms.purpose == Purpose::Payment
+                && order.tally.received > before.0.received
+                && order.tally.received < order.terms.due() =>
+        {
             step.tell(EventType::Underpaid);
         }
         _ => {}
@@ -635,7 +659,7 @@ fn alert_late(step: &mut Step, told: Vec<(Network, TransferKey)>) {
 /// a person named, once it settles; until then money that came by itself may be first.
 fn pay(step: &mut Step, now: Time) {
     let order = &mut step.order;
-    if order.facts.paid.is_some() || order.facts.cancelled_at.is_some() {
+    if order.facts.paid.is_some() || order.facts.cancelled_at.is_some() || order.terms.purpose == Purpose::Deposits {
         return;
     }
     let due = order.terms.due();
@@ -676,7 +700,7 @@ fn promote_late(terms: &Terms, payments: &mut [Payment]) {
 /// is not enough. An order without a lease has only the server's clock.
 fn expire(step: &mut Step, heads: &Heads, now: Time) {
     let order = &mut step.order;
-    if order.status != Status::Pending {
+    if order.status != Status::Pending || order.terms.purpose == Purpose::Deposits {
         return;
     }
     let expires_at = order.terms.expires_at;
@@ -740,6 +764,25 @@ fn tell_excess(step: &mut Step) {
     if excess > order.facts.excess_told {
         order.facts.excess_told = excess;
         step.tell(EventType::Overpaid);
+    }
+}
+
+/// Each deposit is told when it settles. Should the chain take back what was told, somebody has to
+/// know; if it settles again it is told again, about the same transfer.
+fn tell_deposits(step: &mut Step) {
+    if step.order.terms.purpose != Purpose::Deposits || step.order.facts.cancelled_at.is_some() {
+        return;
+    }
+    for payment in &mut step.payments {
+        let transfer = Some((payment.network.clone(), payment.key));
+        if payment.standing && payment.settled && !payment.late_told {
+            payment.late_told = true;
+            step.events.push(Event { kind: EventType::DepositSettled, transfer });
+        } else if !payment.standing && payment.late_told {
+            payment.late_told = false;
+            step.events.push(Event { kind: EventType::PaymentReverted, transfer: transfer.clone() });
+            step.alerts.push(Alert { kind: AlertKind::PaymentReverted, transfer });
+        }
     }
 }
 

@@ -9,7 +9,7 @@ use tidegate_rules::block::{Address, Block, BlockRef, Hash, Network, Transfer, T
 use tidegate_rules::changes::{Changes, JournalEntry, NewAlert, OrderChange, Recorded, TransferChange, WalletChange, WalletMove};
 use tidegate_rules::id::{OrderId, TransferId, WalletId};
 use tidegate_rules::lease::{self, Incoming, Window};
-use tidegate_rules::order::{self, Depth, Disposition, Head, Heads, Payment};
+use tidegate_rules::order::{self, Depth, Disposition, Head, Heads, Payment, Refusal, Step, Terms};
 use tidegate_rules::time::Time;
 
 use super::Follower;
@@ -28,9 +28,16 @@ struct Fate {
     wallet: Option<WalletId>,
 }
 
+/// A transfer that a person names to confirm an order with, and why.
+pub(crate) struct Linked<'a> {
+    pub(crate) network: &'a Network,
+    pub(crate) key: TransferKey,
+    pub(crate) reason: &'a str,
+}
+
 /// The rows a pass works on: as they were read, and as they are becoming.
 #[derive(Default)]
-pub(super) struct Work {
+pub(crate) struct Work {
     orders: BTreeMap<OrderId, OrderRow>,
     /// Transfers that no order owns, and new ones until their order takes them.
     loose: BTreeMap<TransferKey, TransferRow>,
@@ -87,7 +94,7 @@ impl Work {
         Ok(work)
     }
 
-    pub(super) fn load_orders(&mut self, orders: Vec<OrderRow>) {
+    pub(crate) fn load_orders(&mut self, orders: Vec<OrderRow>) {
         for order in orders {
             for transfer in &order.transfers {
                 self.transfers_before.insert(transfer.id, transfer.clone());
@@ -98,7 +105,7 @@ impl Work {
     }
 
     /// Keeps those that no loaded order owns.
-    pub(super) fn load_loose(&mut self, transfers: Vec<TransferRow>) {
+    pub(crate) fn load_loose(&mut self, transfers: Vec<TransferRow>) {
         for transfer in transfers {
             if transfer.order.is_none_or(|order| !self.orders.contains_key(&order)) {
                 self.transfers_before.insert(transfer.id, transfer.clone());
@@ -279,7 +286,7 @@ impl Work {
     }
 
     /// Takes orders one step forward and notes what there is to tell.
-    pub(super) async fn step(
+    pub(crate) async fn step(
         &mut self,
         gateway: &Gateway,
         ids: &BTreeSet<OrderId>,
@@ -290,35 +297,86 @@ impl Work {
         for id in ids {
             let Some(row) = self.orders.get_mut(id) else { continue };
             let step = order::advance(&row.order, &row.payments(), heads, now);
-            row.order = step.order;
-            let name = |payment: &Payment| (payment.network.clone(), payment.key);
-            let mut payments: HashMap<(Network, TransferKey), Payment> =
-                step.payments.into_iter().map(|payment| (name(&payment), payment)).collect();
-            let mut left = Vec::new();
-            row.transfers.retain_mut(|transfer| match payments.remove(&name(&transfer.payment)) {
-                Some(payment) => {
-                    transfer.recorded = recorded_of(&row.order, &payment);
-                    transfer.payment = payment;
-                    true
-                }
-                // Linked by a person to an order whose address it did not pay, and void now.
-                None => {
-                    left.push(transfer.clone());
-                    false
-                }
-            });
+            let told = (step.events.clone(), step.alerts.clone());
+            let left = absorb(row, step);
+            let owner = gateway.merchant(row.merchant).await?;
+            orders::tell(gateway, row, &owner, (&told.0, &told.1), heads, now, changes);
             for mut transfer in left {
                 (transfer.order, transfer.recorded, transfer.payment.by_hand) = (None, Recorded::Stray, false);
                 self.loose.insert(transfer.payment.key, transfer);
             }
-            let owner = gateway.merchant(row.merchant).await?;
-            orders::tell(gateway, row, &owner, (&step.events, &step.alerts), heads, now, changes);
         }
         Ok(())
     }
 
+    /// A person confirms an order with a transfer, which moves to it from wherever it is. The order
+    /// that had it takes a step too.
+    pub(crate) async fn confirm(
+        &mut self,
+        gateway: &Gateway,
+        id: OrderId,
+        Linked { network, key, reason }: Linked<'_>,
+        heads: &Heads,
+        now: Time,
+        changes: &mut Changes,
+    ) -> Result<Result<(), Refusal>, StoreError> {
+        let counts = |row: &OrderRow| {
+            row.transfers.iter().any(|transfer| transfer.payment.is(network, key) && order::may_count(&row.order, &transfer.payment))
+        };
+        if self.orders.values().any(counts) {
+            return Ok(Err(Refusal::TransferCounted));
+        }
+        let (Some(mut linked), Some(row)) = (self.find(network, key), self.orders.get_mut(&id)) else {
+            return Err(StoreError::Lost);
+        };
+        let step = match order::confirm(&row.order, &row.payments(), reason, Some(linked.payment.clone()), heads, now) {
+            Ok(step) => step,
+            Err(refused) => return Ok(Err(refused)),
+        };
+        let before = linked.order.replace(id);
+        row.transfers.push(linked);
+        let told = (step.events.clone(), step.alerts.clone());
+        // The order takes the linked one; nothing else leaves it by a confirmation.
+        let left = absorb(row, step);
+        self.loose.extend(left.into_iter().map(|transfer| (transfer.payment.key, transfer)));
+        if let Some(row) = self.orders.get(&id) {
+            let owner = gateway.merchant(row.merchant).await?;
+            orders::tell(gateway, row, &owner, (&told.0, &told.1), heads, now, changes);
+        }
+        if let Some(before) = before.filter(|before| *before != id) {
+            self.step(gateway, &BTreeSet::from([before]), heads, now, changes).await?;
+        }
+        Ok(Ok(()))
+    }
+
+    /// Gives an order its new terms, and the money that is its own by them.
+    pub(crate) async fn extend(
+        &mut self,
+        gateway: &Gateway,
+        id: OrderId,
+        (terms, strays): (Terms, Vec<TransferRow>),
+        heads: &Heads,
+        now: Time,
+        changes: &mut Changes,
+    ) -> Result<(), StoreError> {
+        let Some(row) = self.orders.get_mut(&id) else { return Ok(()) };
+        row.order.terms = terms;
+        for mut stray in strays {
+            self.loose.remove(&stray.payment.key);
+            // Another depth settles it now.
+            (stray.order, stray.payment.settled) = (Some(id), false);
+            row.transfers.push(stray);
+        }
+        self.step(gateway, &BTreeSet::from([id]), heads, now, changes).await
+    }
+
+    /// An order at hand, as it is becoming.
+    pub(crate) fn order(&self, id: OrderId) -> Option<&OrderRow> {
+        self.orders.get(&id)
+    }
+
     /// Writes down what differs from what was read, and books what settled or was taken back.
-    pub(super) async fn finish(self, gateway: &Gateway, now: Time, changes: &mut Changes) -> Result<(), StoreError> {
+    pub(crate) async fn finish(self, gateway: &Gateway, now: Time, changes: &mut Changes) -> Result<(), StoreError> {
         let mut booked = Vec::new();
         let is_same = |row: &TransferRow| {
             self.transfers_before.get(&row.id).is_some_and(|before| {
@@ -334,7 +392,13 @@ impl Work {
             // must not miss them.
             let same_money = |before: &OrderRow| before.transfers.len() == row.transfers.len() && row.transfers.iter().all(is_same);
             if before.is_none_or(|before| before.order != row.order || !same_money(before)) {
-                changes.orders.push(OrderChange { id: row.id, version: row.version, order: row.order.clone(), cancel_reason: None });
+                changes.orders.push(OrderChange {
+                    id: row.id,
+                    version: row.version,
+                    order: row.order.clone(),
+                    cancel_reason: None,
+                    edited: None,
+                });
             }
         }
         let transfers = self.orders.values().flat_map(|order| &order.transfers).chain(self.loose.values());
@@ -346,6 +410,13 @@ impl Work {
             let was_settled = before.filter(|before| before.payment.settled);
             // A value that no token moves is not money.
             let is_money = !row.payment.value.is_zero() && row.recorded != Recorded::Unreadable;
+            // Settled money that goes to another owner is taken from the one and booked to the other.
+            if let Some(before) = was_settled.filter(|before| row.payment.settled && source(before) != source(row))
+                && is_money
+            {
+                booked.push(TransferRow { payment: Payment { settled: false, ..before.payment.clone() }, ..before.clone() });
+                booked.push(row.clone());
+            }
             if was_settled.is_some() != row.payment.settled && is_money {
                 // What is taken back is taken from where it was booked to, whoever owns it now.
                 booked
@@ -361,11 +432,37 @@ impl Work {
         }
         if !booked.is_empty() {
             let ids: Vec<TransferId> = booked.iter().map(|row| row.id).collect();
-            let turns = gateway.store.journal_turns(&ids).await?;
-            changes.journal.extend(booked.iter().map(|row| journal_entry(row, turns.get(&row.id).copied().unwrap_or(0), now)));
+            let mut turns = gateway.store.journal_turns(&ids).await?;
+            for row in &booked {
+                let turn = turns.entry(row.id).or_default();
+                changes.journal.push(journal_entry(row, *turn, now));
+                *turn = turn.saturating_add(1);
+            }
         }
         Ok(())
     }
+}
+
+/// Takes a step over into the row of its order. What left the order by it: linked by a person to an
+/// order whose address it did not pay, and void now.
+fn absorb(row: &mut OrderRow, step: Step) -> Vec<TransferRow> {
+    row.order = step.order;
+    let name = |payment: &Payment| (payment.network.clone(), payment.key);
+    let mut payments: HashMap<(Network, TransferKey), Payment> =
+        step.payments.into_iter().map(|payment| (name(&payment), payment)).collect();
+    let mut left = Vec::new();
+    row.transfers.retain_mut(|transfer| match payments.remove(&name(&transfer.payment)) {
+        Some(payment) => {
+            transfer.recorded = recorded_of(&row.order, &payment);
+            transfer.payment = payment;
+            true
+        }
+        None => {
+            left.push(transfer.clone());
+            false
+        }
+    });
+    left
 }
 
 /// What became of a transfer that an order owns.
@@ -419,11 +516,16 @@ pub fn transfer_change(row: &TransferRow, raw_log: Option<String>) -> TransferCh
 /// The double entry of a transfer that settled, or its reverse when it was taken back.
 fn journal_entry(row: &TransferRow, turn: i64, now: Time) -> JournalEntry {
     let wallet = format!("wallet:{}", row.address_texts.1);
-    let source = match (row.recorded, row.order) {
+    let source = source(row);
+    let (debit, credit) = if row.payment.settled { (wallet, source) } else { (source, wallet) };
+    JournalEntry { transfer: row.id, turn, network: row.payment.network.clone(), debit, credit, value: row.payment.value, at: now }
+}
+
+/// The account that a transfer's money comes from.
+fn source(row: &TransferRow) -> String {
+    match (row.recorded, row.order) {
         (Recorded::Own, _) => format!("wallet:{}", row.address_texts.0),
         (_, Some(order)) => format!("order:{order}"),
         _ => "unmatched".to_owned(),
-    };
-    let (debit, credit) = if row.payment.settled { (wallet, source) } else { (source, wallet) };
-    JournalEntry { transfer: row.id, turn, network: row.payment.network.clone(), debit, credit, value: row.payment.value, at: now }
+    }
 }

@@ -19,7 +19,7 @@ use super::idempotency::{Answer, Keeper, Kept, answer};
 use super::request::{EmptyBody, Params, RawBody};
 use super::{App, ProblemBody};
 use crate::clock;
-use crate::orders::{self, Opened, OrderView, Wish};
+use crate::orders::{self, Cancelling, Opened, OrderView, Wish};
 use crate::problem::Problem;
 use crate::store::OrderFilter;
 
@@ -42,6 +42,9 @@ const PAGE_MAX: u32 = 200;
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CreateOrder {
+    /// Operators only: for which merchant.
+    #[schema(ignore)]
+    pub(super) merchant_id: Option<String>,
     /// How much, in USDT.
     #[schema(example = "12.5", pattern = "^(0|[1-9][0-9]*)(\\.[0-9]{1,6})?$")]
     amount: String,
@@ -70,8 +73,16 @@ pub struct CreateOrder {
     metadata: Option<Map<String, Value>>,
 }
 
+/// A key is one merchant's: nobody speaks for another here.
+fn refuse_merchant(pointer: &str, asked: Option<&String>) -> Result<(), Problem> {
+    match asked {
+        Some(_) => Err(Problem::invalid(pointer, "this field is not known here; operators name a merchant under /api/v1/admin/orders")),
+        None => Ok(()),
+    }
+}
+
 /// A short text, not empty.
-fn text(name: &str, value: Option<String>) -> Result<Option<String>, Problem> {
+pub(super) fn text(name: &str, value: Option<String>) -> Result<Option<String>, Problem> {
     match value {
         Some(text) if text.is_empty() || text.chars().count() > TEXT_MAX => {
             Err(Problem::invalid(&format!("/{name}"), format!("expected 1 to {TEXT_MAX} characters")))
@@ -92,8 +103,21 @@ fn holds_nul(value: &Value) -> bool {
     }
 }
 
+/// A shop's own JSON object, as it is kept.
+pub(super) fn metadata_text(metadata: Map<String, Value>) -> Result<String, Problem> {
+    let metadata = Value::Object(metadata);
+    let text = metadata.to_string();
+    if text.len() > METADATA_MAX {
+        return Err(Problem::invalid("/metadata", format!("expected at most {METADATA_MAX} bytes of JSON")));
+    }
+    if holds_nul(&metadata) {
+        return Err(Problem::invalid("/metadata", "expected text without the NUL character"));
+    }
+    Ok(text)
+}
+
 /// An http or https URL.
-fn web_url(name: &str, value: Option<String>) -> Result<Option<String>, Problem> {
+pub(super) fn web_url(name: &str, value: Option<String>) -> Result<Option<String>, Problem> {
     let Some(text) = value else { return Ok(None) };
     let wrong = || Problem::invalid(&format!("/{name}"), format!("expected an http or https URL of at most {URL_MAX} characters"));
     let url = url::Url::parse(&text).map_err(|_| wrong())?;
@@ -106,7 +130,7 @@ fn web_url(name: &str, value: Option<String>) -> Result<Option<String>, Problem>
 }
 
 /// An amount of money that is more than nothing.
-fn money(pointer: &str, text: &str) -> Result<Amount, Problem> {
+pub(super) fn money(pointer: &str, text: &str) -> Result<Amount, Problem> {
     let amount: Amount = text.parse().map_err(|error| Problem::invalid(pointer, format!("{error}")))?;
     if amount.is_zero() {
         return Err(Problem::invalid(pointer, "expected more than zero"));
@@ -117,15 +141,7 @@ fn money(pointer: &str, text: &str) -> Result<Amount, Problem> {
 impl CreateOrder {
     /// What is wished for, every field checked.
     pub(super) fn wish(self) -> Result<Wish, Problem> {
-        let metadata = Value::Object(self.metadata.unwrap_or_default());
-        let nul = holds_nul(&metadata);
-        let metadata = metadata.to_string();
-        if metadata.len() > METADATA_MAX {
-            return Err(Problem::invalid("/metadata", format!("expected at most {METADATA_MAX} bytes of JSON")));
-        }
-        if nul {
-            return Err(Problem::invalid("/metadata", "expected text without the NUL character"));
-        }
+        let metadata = metadata_text(self.metadata.unwrap_or_default())?;
         let payer_chooses = self.network.is_none();
         Ok(Wish {
             amount: money("/amount", &self.amount)?,
@@ -163,7 +179,9 @@ impl CreateOrder {
 pub async fn create_order(State(app): State<App>, caller: Caller, body: RawBody) -> Result<Response, Problem> {
     caller.require(Scope::OrdersWrite)?;
     answer(&app, &caller, &body, async |keeper: Option<Keeper>| {
-        let wish = body.json::<CreateOrder>(EmptyBody::IsMalformed)?.wish()?;
+        let asked = body.json::<CreateOrder>(EmptyBody::IsMalformed)?;
+        refuse_merchant("/merchant_id", asked.merchant_id.as_ref())?;
+        let wish = asked.wish()?;
         let merchant = app.gateway.merchant(caller.merchant()).await?;
         let created = |view: &OrderView| Answer::json(StatusCode::CREATED, view).at(format!("/api/v1/orders/{}", view.id));
         let opened = orders::open(&app.gateway, &merchant, &wish, |view| keeper.as_ref().map(|keeper| keeper.keep(&created(view)))).await?;
@@ -189,6 +207,9 @@ pub async fn get_order(State(app): State<App>, caller: Caller, Path(id): Path<St
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub struct ListOrders {
+    /// Operators only: of this merchant.
+    #[param(ignore)]
+    pub(super) merchant_id: Option<String>,
     /// `pending`, `confirming`, `paid`, `expired` or `cancelled`.
     status: Option<String>,
     /// Orders with an address on this network.
@@ -283,8 +304,14 @@ impl ListOrders {
     responses((status = 200, body = OrderPage), (status = 401, body = ProblemBody), (status = 403, body = ProblemBody), (status = 422, body = ProblemBody), (status = 503, body = ProblemBody)))]
 pub async fn list_orders(State(app): State<App>, caller: Caller, Params(query): Params<ListOrders>) -> Result<Answer, Problem> {
     caller.require(Scope::OrdersRead)?;
+    refuse_merchant("merchant_id", query.merchant_id.as_ref())?;
     let (mut filter, limit) = query.filter()?;
     filter.merchant = Some(caller.merchant());
+    page_of_orders(&app, filter, limit).await
+}
+
+/// A page of orders.
+pub(super) async fn page_of_orders(app: &App, mut filter: OrderFilter, limit: u32) -> Result<Answer, Problem> {
     // Any spelling of an address finds it: the chain's own form is what is stored.
     filter.address = filter.address.map(|address| orders::own_spelling(&app.gateway, address));
     let mut rows = app.gateway.store.list_orders(filter, i64::from(limit).saturating_add(1)).await?;
@@ -294,53 +321,6 @@ pub async fn list_orders(State(app): State<App>, caller: Caller, Params(query): 
     let next_cursor = cursor_after(rows.last().map(|row| row.id.to_string()), count, limit);
     let data = rows.iter().map(|row| orders::view(&app.gateway, row, &heads)).collect();
     Ok(Answer::json(StatusCode::OK, &OrderPage { data, next_cursor }))
-}
-
-/// One thing that happened to an order.
-#[derive(Serialize, ToSchema)]
-pub struct EventView {
-    /// Its id, which is also the `webhook-id`.
-    id: String,
-    /// What happened.
-    #[serde(rename = "type")]
-    #[schema(example = "order.paid")]
-    kind: String,
-    /// When.
-    timestamp: String,
-    /// The order as it was then.
-    #[schema(value_type = Object)]
-    data: Value,
-}
-
-/// What happened to an order.
-#[derive(Serialize, ToSchema)]
-pub struct EventList {
-    /// Oldest first.
-    data: Vec<EventView>,
-    /// Always null: an order has few events.
-    next_cursor: Option<String>,
-}
-
-/// Show what happened to an order
-#[utoipa::path(get, path = "/api/v1/orders/{id}/events", tag = "orders", params(("id" = String, Path)),
-    responses((status = 200, body = EventList), (status = 401, body = ProblemBody), (status = 403, body = ProblemBody), (status = 404, body = ProblemBody), (status = 503, body = ProblemBody)))]
-pub async fn order_events(State(app): State<App>, caller: Caller, Path(id): Path<String>) -> Result<Answer, Problem> {
-    caller.require(Scope::OrdersRead)?;
-    let row = orders::find(&app.gateway, Some(caller.merchant()), &id).await?;
-    let events = app.gateway.store.order_events(row.id, 0).await?;
-    let data = events
-        .into_iter()
-        .map(|event| {
-            let body: Value = serde_json::from_str(&event.body).unwrap_or_default();
-            EventView {
-                id: event.id,
-                kind: event.kind,
-                timestamp: event.at.to_string(),
-                data: body.get("data").cloned().unwrap_or_default(),
-            }
-        })
-        .collect();
-    Ok(Answer::json(StatusCode::OK, &EventList { data, next_cursor: None }))
 }
 
 /// Which network to pay on.
@@ -392,7 +372,8 @@ pub async fn cancel_order(State(app): State<App>, caller: Caller, Path(id): Path
         let asked: CancelOrder = body.json(EmptyBody::MeansNoFields)?;
         let reason = text("reason", asked.reason)?;
         let keep = |view: &OrderView| keeper.as_ref().map(|keeper| keeper.keep(&Answer::json(StatusCode::OK, view)));
-        let view = orders::cancel(&app.gateway, Some(caller.merchant()), &id, reason.as_deref(), Cancel::IfUntouched, keep).await?;
+        let asked = Cancelling { merchant: Some(caller.merchant()), reason: reason.as_deref(), how: Cancel::IfUntouched, doer: None };
+        let view = orders::cancel(&app.gateway, &id, asked, keep).await?;
         Ok((Answer::json(StatusCode::OK, &view), Kept::InItsCommit))
     })
     .await

@@ -7,7 +7,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 use utoipa_swagger_ui::SwaggerUi;
 
-use super::{App, ProblemBody, api, chain, safe, wallets};
+use super::{App, ProblemBody, api, chain, customers, events, orders, plans, safe, wallets};
 
 /// What the document says besides its calls.
 #[derive(OpenApi)]
@@ -18,6 +18,9 @@ use super::{App, ProblemBody, api, chain, safe, wallets};
     security(("api_key" = [])),
     tags(
         (name = "orders", description = "What shops do"),
+        (name = "events", description = "What happened, and the webhooks that told it"),
+        (name = "customers", description = "Permanent deposit addresses"),
+        (name = "plans", description = "What is sold for a time, and who has it"),
         (name = "networks", description = "What is on offer"),
         (name = "chains", description = "What came to the pool, for operators"),
         (name = "wallets", description = "The wallet pool, for operators"),
@@ -42,9 +45,24 @@ pub fn routes() -> (Router<App>, utoipa::openapi::OpenApi) {
     OpenApiRouter::with_openapi(Document::openapi())
         .routes(routes!(api::create_order, api::list_orders))
         .routes(routes!(api::get_order))
-        .routes(routes!(api::order_events))
+        .routes(routes!(events::order_events))
         .routes(routes!(api::choose_option))
         .routes(routes!(api::cancel_order))
+        .routes(routes!(orders::admin_create_order, orders::admin_list_orders))
+        .routes(routes!(orders::admin_get_order, orders::admin_update_order))
+        .routes(routes!(events::admin_order_events))
+        .routes(routes!(orders::admin_confirm_order))
+        .routes(routes!(orders::admin_cancel_order))
+        .routes(routes!(events::list_events))
+        .routes(routes!(events::list_deliveries))
+        .routes(routes!(events::get_delivery))
+        .routes(routes!(events::retry_delivery))
+        .routes(routes!(events::retry_deliveries))
+        .routes(routes!(customers::give_address, customers::list_addresses))
+        .routes(routes!(plans::create_plan, plans::list_plans))
+        .routes(routes!(plans::get_plan, plans::update_plan))
+        .routes(routes!(plans::get_membership))
+        .routes(routes!(plans::withdraw_membership))
         .routes(routes!(api::list_networks))
         .routes(routes!(wallets::generate_wallets))
         .routes(routes!(wallets::import_wallet))

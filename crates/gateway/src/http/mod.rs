@@ -6,7 +6,9 @@
 mod api;
 mod auth;
 mod chain;
+mod customers;
 mod docs;
+mod events;
 #[cfg(fuzzing)]
 pub mod fuzzing;
 mod hand_in;
@@ -14,7 +16,9 @@ mod health;
 mod hooks;
 mod idempotency;
 mod metrics;
+mod orders;
 mod pay;
+mod plans;
 mod request;
 mod safe;
 mod wallets;

@@ -25,7 +25,7 @@ fn wallet_id(text: &str) -> Result<WalletId, Problem> {
     text.parse().map_err(|_| Problem::not_found("wallet"))
 }
 
-fn checked_reason(reason: &str) -> Result<&str, Problem> {
+pub(super) fn checked_reason(reason: &str) -> Result<&str, Problem> {
     let reason = reason.trim();
     if reason.is_empty() || reason.chars().count() > REASON_MAX {
         return Err(Problem::invalid("/reason", format!("expected 1 to {REASON_MAX} characters")));

@@ -10,19 +10,21 @@ use tidegate_rules::audit;
 use tidegate_rules::block::{BlockRef, Network};
 use tidegate_rules::changes::{
     AlertChange, Changes, Cursor, DeliveryChange, DeliveryState, Derivation, JournalEntry, KeptAnswer, NewAlert, NewApiKey, NewAudit,
-    NewBalance, NewEvent, NewLease, NewMerchant, NewOrder, NewSource, NewWallet, OrderChange, Reconciled, Reseal, SealedIn, TransferChange,
-    WalletChange, WalletMove,
+    NewBalance, NewEvent, NewLease, NewMerchant, NewOrder, NewPeriod, NewSource, NewWallet, OrderChange, Reconciled, Reseal, SealedIn,
+    TransferChange, WalletChange, WalletMove,
 };
 use tidegate_rules::id::{EventId, MerchantId};
 use tidegate_rules::lease::Lease;
+use tidegate_rules::membership;
 use tidegate_rules::notify::{self, EventType};
-use tidegate_rules::order::{Depth, Facts, PaidBy, Terms};
+use tidegate_rules::order::{Depth, Facts, PaidBy, Purpose, Terms};
 use tidegate_rules::time::Time;
 
-use super::rows::parse;
+use super::rows::{DEPOSITS, parse};
 use super::safe::alert;
 use super::{Commit, StoreError};
 use crate::alerts::AlertView;
+use crate::plans::ActivatedView;
 use crate::start::MAIN_MERCHANT;
 
 type Applied = Result<Commit, sqlx::Error>;
@@ -65,6 +67,9 @@ pub(super) async fn apply(db: &mut AnyConnection, group: &[&Changes]) -> Applied
     insert_balances(db, &all(group, |changes| &changes.balances)).await?;
     insert_journal(db, &all(group, |changes| &changes.journal)).await?;
     insert_events(db, &all(group, |changes| &changes.events)).await?;
+    for period in all(group, |changes| &changes.new_periods) {
+        insert_period(db, period).await?;
+    }
     for alert in all(group, |changes| &changes.alerts) {
         insert_alert(db, alert).await?;
     }
@@ -415,12 +420,12 @@ async fn insert_orders(db: &mut AnyConnection, orders: &[&NewOrder]) -> Result<(
     write_rows(
         db,
         orders,
-        "(?,?,?,?,?,'USDT',?,0,0,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,0,0,0,1)",
+        "(?,?,?,?,?,'USDT',?,0,0,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,0,0,0,1)",
         |rows| {
             format!(
                 "INSERT INTO usdt_payment_orders (id, merchant_id, livemode, status, network, token, amount, amount_received, amount_confirmed, tolerance, \
                  expires_at, late_window, accept_late, cooldown, depths, user_id, plan_id, merchant_order_id, callback_url, redirect_url, metadata, created_at, \
-                 payer_chooses, note, paid_late, reverted, excess_told, version) VALUES {rows}"
+                 payer_chooses, note, purpose, paid_late, reverted, excess_told, version) VALUES {rows}"
             )
         },
         |statement, new| {
@@ -447,6 +452,7 @@ async fn insert_orders(db: &mut AnyConnection, orders: &[&NewOrder]) -> Result<(
                 .bind(new.created_at.millis())
                 .bind(i64::from(details.payer_chooses))
                 .bind(details.note.as_deref())
+                .bind((terms.purpose == Purpose::Deposits).then_some(DEPOSITS))
         },
     )
     .await?;
@@ -481,8 +487,17 @@ async fn change_order(db: &mut AnyConnection, change: &OrderChange) -> Applied {
     .bind(change.cancel_reason.as_deref())
     .bind(change.id.to_string())
     .bind(change.version)
-    .execute(db)
+    .execute(&mut *db)
     .await?;
+    if let Some(details) = change.edited.as_ref().filter(|_| one(&result) == Commit::Done) {
+        sqlx::query("UPDATE usdt_payment_orders SET callback_url = $1, metadata = $2, note = $3 WHERE id = $4")
+            .bind(details.callback_url.as_deref())
+            .bind(details.metadata.as_str())
+            .bind(details.note.as_deref())
+            .bind(change.id.to_string())
+            .execute(db)
+            .await?;
+    }
     Ok(one(&result))
 }
 
@@ -904,6 +919,56 @@ async fn insert_alert(db: &mut AnyConnection, alert: &NewAlert) -> Result<(), sq
     }
 }
 
+/// Adds to a membership, once for an order. A plan that is not ours is the shop's own word and means
+/// nothing here.
+async fn insert_period(db: &mut AnyConnection, new: &NewPeriod) -> Result<(), sqlx::Error> {
+    // Takes the plan's row, so that two orders of one user come one after the other.
+    let plan = sqlx::query("UPDATE plans SET version = version WHERE id = $1 AND merchant_id = $2 RETURNING name, duration_days")
+        .bind(&new.plan)
+        .bind(new.merchant.to_string())
+        .fetch_optional(&mut *db)
+        .await?;
+    let Some(plan) = plan else { return Ok(()) };
+    let until: Option<i64> = sqlx::query_scalar(
+        "SELECT MAX(ends_at) FROM membership_periods WHERE merchant_id = $1 AND user_id = $2 AND plan_id = $3 AND withdrawn_at IS NULL",
+    )
+    .bind(new.merchant.to_string())
+    .bind(&new.user)
+    .bind(&new.plan)
+    .fetch_one(&mut *db)
+    .await?;
+    let days = u32::try_from(plan.try_get::<i64, _>("duration_days")?).unwrap_or(0);
+    let (starts_at, ends_at) = membership::period(new.at, until.map(Time::from_millis), days);
+    let added = sqlx::query(
+        "INSERT INTO membership_periods (order_id, merchant_id, user_id, plan_id, starts_at, ends_at, created_at) \
+         VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT (order_id) DO NOTHING",
+    )
+    .bind(new.order.to_string())
+    .bind(new.merchant.to_string())
+    .bind(&new.user)
+    .bind(&new.plan)
+    .bind(starts_at.millis())
+    .bind(ends_at.millis())
+    .bind(new.at.millis())
+    .execute(&mut *db)
+    .await?;
+    if one(&added) == Commit::Conflict {
+        return Ok(());
+    }
+    let name: String = plan.try_get("name")?;
+    let view = ActivatedView::new(new, &name, starts_at, ends_at);
+    let told = NewEvent {
+        id: new.event,
+        kind: EventType::MembershipActivated,
+        merchant: new.merchant,
+        subject: new.order.into(),
+        at: new.at,
+        body: serde_json::to_string(&notify::body(EventType::MembershipActivated, new.at, &view)).unwrap_or_default(),
+        delivery: new.url.clone().map(|url| (new.event.delivery(), url)),
+    };
+    insert_events(db, &[&told]).await
+}
+
 /// The event of an alert as it stands now, for the merchant `main`, who is the owner.
 async fn tell_alert(db: &mut AnyConnection, id: &str, event: EventId, at: Time) -> Result<(), sqlx::Error> {
     let owner = sqlx::query("SELECT id, webhook_url FROM merchants WHERE name = $1").bind(MAIN_MERCHANT).fetch_optional(&mut *db).await?;
@@ -932,7 +997,8 @@ async fn change_delivery(db: &mut AnyConnection, change: &DeliveryChange) -> Res
         DeliveryState::Failed => ("failed", None),
     };
     sqlx::query(
-        "UPDATE payment_webhooks SET status = $1, tries = $2, due_at = COALESCE($3, due_at), last_code = $4, last_error = $5, last_tried_at = $6 WHERE id = $7",
+        "UPDATE payment_webhooks SET status = $1, tries = $2, due_at = COALESCE($3, due_at), last_code = $4, last_error = $5, last_tried_at = $6, \
+         before_status = NULL, before_due_at = NULL WHERE id = $7",
     )
     .bind(status)
     .bind(i64::from(change.tries))
@@ -941,6 +1007,19 @@ async fn change_delivery(db: &mut AnyConnection, change: &DeliveryChange) -> Res
     .bind(change.error.as_deref())
     .bind(change.at.millis())
     .bind(change.id.to_string())
+    .execute(&mut *db)
+    .await?;
+    sqlx::query(
+        "INSERT INTO webhook_attempts (delivery_id, number, at, took_ms, url, code, error, answer) \
+         SELECT $1, COALESCE(MAX(number), 0) + 1, $2, $3, $4, $5, $6, $7 FROM webhook_attempts WHERE delivery_id = $1",
+    )
+    .bind(change.id.to_string())
+    .bind(change.at.millis())
+    .bind(i64::try_from(change.took.millis()).unwrap_or(i64::MAX))
+    .bind(&change.url)
+    .bind(change.code.map(i64::from))
+    .bind(change.error.as_deref())
+    .bind(change.answer.as_deref())
     .execute(db)
     .await?;
     Ok(())

@@ -9,7 +9,9 @@
 
 mod apply;
 mod chain;
+mod events;
 mod fuse;
+mod plans;
 mod read;
 mod rows;
 mod safe;
@@ -24,7 +26,9 @@ use tidegate_rules::time::Time;
 use tokio::sync::{mpsc, oneshot};
 
 pub use chain::{BalanceRow, HintRow, JobRow, JobStatus};
+pub use events::{AttemptRow, DeliveryFilter, DeliveryRow};
 pub use fuse::{Fuse, Side};
+pub use plans::{PeriodRow, PlanRow};
 pub use read::{OrderFilter, TransferFilter, WalletFilter};
 pub use rows::{
     ApiKeyRow, DueDelivery, EventRow, KeptAnswerRow, MerchantRow, NetworkRow, OrderRow, TransferRow, WalletCount, WalletRow, is_consistent,

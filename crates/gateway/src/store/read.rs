@@ -17,9 +17,10 @@ use tidegate_rules::wallet::{WalletKind, WalletStatus};
 use super::Store;
 use super::StoreError;
 use super::apply::height;
+use super::events::state;
 use super::rows::{
     ApiKeyRow, DueDelivery, EventRow, Found, KeptAnswerRow, MerchantRow, NetworkRow, OrderRow, TransferRow, WalletCount, WalletRow,
-    address, depth_of, event, lease, named, network, number, number_some, order_row, parse, time, transfer, wallet,
+    address, depth_of, event, lease, named, network, number, number_some, order_row, parse, time, time_some, transfer, wallet,
 };
 
 /// How many values one `IN (…)` holds.
@@ -52,6 +53,53 @@ pub struct OrderFilter {
     pub amount_max: Option<Amount>,
     /// Older than this one: the page after it.
     pub before: Option<String>,
+}
+
+impl OrderFilter {
+    /// The one query, without its limit.
+    fn query(self) -> Where {
+        let text = |value: Option<String>| value.map(Arg::Text);
+        let number = |amount: Amount| Arg::Number(i64::try_from(amount.micros()).unwrap_or(i64::MAX));
+        let exact = self.amount_min.filter(|amount| Some(*amount) == self.amount_max);
+        let names_few = self.user_id.is_some() || self.address.is_some() || self.tx_hash.is_some() || exact.is_some();
+        let is_named = names_few || self.merchant_order_id.is_some();
+        // An order leases once on a network, so its leases there are the orders themselves.
+        let leads = self.network.is_some() && !is_named && self.status.is_none();
+        let mut query = Where::new(if leads {
+            "SELECT o.* FROM leases n JOIN usdt_payment_orders o ON o.id = n.order_id"
+        } else {
+            "SELECT o.* FROM usdt_payment_orders o"
+        });
+        let network = self.network.map(|network| Arg::Text(network.to_string()));
+        query.and(
+            if leads { "n.network = ?" } else { "EXISTS (SELECT 1 FROM leases l WHERE l.order_id = o.id AND l.network = ?)" },
+            network,
+        );
+        query.and(
+            if names_few || leads { "COALESCE(o.merchant_id, '') = ?" } else { "o.merchant_id = ?" },
+            self.merchant.map(|merchant| Arg::Text(merchant.to_string())),
+        );
+        query.and(
+            if is_named { "COALESCE(o.status, '') = ?" } else { "o.status = ?" },
+            self.status.map(|status| Arg::Text(status.name().into())),
+        );
+        query.and("o.user_id = ?", text(self.user_id));
+        query.and("o.merchant_order_id = ?", text(self.merchant_order_id));
+        query.and("o.id IN (SELECT l.order_id FROM leases l WHERE l.address = ?)", text(self.address));
+        query.and("o.id IN (SELECT t.order_id FROM blockchain_transactions t WHERE t.tx_hash = ?)", text(self.tx_hash));
+        // An id begins with the time of its making.
+        let id = if leads { "n.order_id" } else { "o.id" };
+        let bound = |time: Time, byte: u8| Arg::Text(OrderId::new(time, [byte; 10]).to_string());
+        query.and(&format!("{id} >= ?"), self.created_from.map(|time| bound(time, 0)));
+        query.and(&format!("{id} <= ?"), self.created_to.map(|time| bound(time, u8::MAX)));
+        query.and("o.amount = ?", exact.map(number));
+        if exact.is_none() {
+            query.and("o.amount >= ?", self.amount_min.map(number));
+            query.and("o.amount <= ?", self.amount_max.map(number));
+        }
+        query.and(&format!("{id} < ?"), text(self.before));
+        query.then(&format!("AND o.purpose IS NULL ORDER BY {id} DESC"))
+    }
 }
 
 /// Which wallets to list.
@@ -466,26 +514,25 @@ impl Store {
         Ok(self.whole(&rows).await?.pop())
     }
 
+    /// A customer's permanent addresses, as the orders that they are; on one network, or all.
+    pub async fn deposit_orders(&self, merchant: MerchantId, user: &str, name: Option<&Network>) -> Found<Vec<OrderRow>> {
+        let mut query = Where::new("SELECT * FROM usdt_payment_orders");
+        query.and("merchant_id = ?", Some(Arg::Text(merchant.to_string())));
+        query.and("user_id = ?", Some(Arg::Text(user.to_owned())));
+        query.and("network = ?", name.map(|name| Arg::Text(name.to_string())));
+        let rows = query.then("AND purpose IS NOT NULL ORDER BY id").fetch(self).await?;
+        let mut orders = self.whole(&rows).await?;
+        orders.sort_by_key(|order| order.id);
+        Ok(orders)
+    }
+
     /// A page of orders, newest first.
+    ///
+    /// Each filter has an index that yields a page without reading what is not on it. Where several
+    /// are given, the one that leaves fewest rows leads: the others are kept from the planner, which
+    /// on SQLite knows nothing of how many rows there are.
     pub async fn list_orders(&self, filter: OrderFilter, limit: i64) -> Found<Vec<OrderRow>> {
-        let text = |value: Option<String>| value.map(Arg::Text);
-        let mut query = Where::new("SELECT o.* FROM usdt_payment_orders o");
-        query.and("o.merchant_id = ?", filter.merchant.map(|merchant| Arg::Text(merchant.to_string())));
-        query.and("o.status = ?", filter.status.map(|status| Arg::Text(status.name().into())));
-        query.and(
-            "EXISTS (SELECT 1 FROM leases l WHERE l.order_id = o.id AND l.network = ?)",
-            filter.network.map(|network| Arg::Text(network.to_string())),
-        );
-        query.and("o.user_id = ?", text(filter.user_id));
-        query.and("o.merchant_order_id = ?", text(filter.merchant_order_id));
-        query.and("EXISTS (SELECT 1 FROM leases l WHERE l.order_id = o.id AND l.address = ?)", text(filter.address));
-        query.and("EXISTS (SELECT 1 FROM blockchain_transactions t WHERE t.order_id = o.id AND t.tx_hash = ?)", text(filter.tx_hash));
-        query.and("o.created_at >= ?", filter.created_from.map(|time| Arg::Number(time.millis())));
-        query.and("o.created_at <= ?", filter.created_to.map(|time| Arg::Number(time.millis())));
-        query.and("o.amount >= ?", filter.amount_min.map(|amount| Arg::Number(i64::try_from(amount.micros()).unwrap_or(i64::MAX))));
-        query.and("o.amount <= ?", filter.amount_max.map(|amount| Arg::Number(i64::try_from(amount.micros()).unwrap_or(i64::MAX))));
-        query.and("o.id < ?", text(filter.before));
-        let rows = query.then(&format!("ORDER BY o.id DESC LIMIT {limit}")).fetch(self).await?;
+        let rows = filter.query().then(&format!("LIMIT {limit}")).fetch(self).await?;
         let mut orders = self.whole(&rows).await?;
         orders.sort_by_key(|order| std::cmp::Reverse(order.id));
         Ok(orders)
@@ -537,7 +584,7 @@ impl Store {
     /// Which deliveries are due, oldest first, leaving out receivers that are busy?
     pub async fn due_deliveries(&self, now: Time, busy: &[String], limit: i64) -> Found<Vec<DueDelivery>> {
         let mut query = Where::new(
-            "SELECT w.id, w.event_id, w.merchant_id, w.subject_id, w.url, w.origin, w.event_at, w.tries, e.kind, e.body FROM payment_webhooks w JOIN events e ON e.id = w.event_id",
+            "SELECT w.id, w.event_id, w.merchant_id, w.subject_id, w.url, w.origin, w.event_at, w.tries, w.before_status, w.before_due_at, e.kind, e.body FROM payment_webhooks w JOIN events e ON e.id = w.event_id",
         );
         query.and("w.due_at <= ?", Some(Arg::Number(now.millis())));
         query.sql.push_str(" AND w.status = 'due'");
@@ -564,6 +611,10 @@ impl Store {
                     origin: row.try_get("origin")?,
                     event_at: time(row, "event_at")?,
                     tries: u32::try_from(number(row, "tries")?).unwrap_or(u32::MAX),
+                    before: match (row.try_get::<Option<String>, _>("before_status")?, time_some(row, "before_due_at")?) {
+                        (Some(status), at) => Some(state(&status, at.unwrap_or_default())?),
+                        (None, _) => None,
+                    },
                     body: row.try_get("body")?,
                 })
             })

@@ -11,11 +11,11 @@ use sqlx::any::AnyRow;
 use tidegate_rules::amount::Amount;
 use tidegate_rules::block::{Address, BlockRef, Hash, Network, TransferKey};
 use tidegate_rules::books::Difference;
-use tidegate_rules::changes::{Details, Recorded};
+use tidegate_rules::changes::{DeliveryState, Details, Recorded};
 use tidegate_rules::id::{DeliveryId, LeaseId, MerchantId, OrderId, SourceId, Subject, TransferId, WalletId};
 use tidegate_rules::lease::Lease;
 use tidegate_rules::order::{
-    self, Confirmation, Depth, Exception, Facts, Mark, Order, Paid, PaidBy, Payment, PaymentStatus, Status, Tally, Terms,
+    self, Confirmation, Depth, Exception, Facts, Mark, Order, Paid, PaidBy, Payment, PaymentStatus, Purpose, Status, Tally, Terms,
 };
 use tidegate_rules::time::{Span, Time};
 use tidegate_rules::wallet::{RiskLevel, WalletKind, WalletStatus};
@@ -219,8 +219,10 @@ pub struct DueDelivery {
     pub origin: String,
     /// When it happened.
     pub event_at: Time,
-    /// Tries made.
+    /// Tries made by the schedule.
     pub tries: u32,
+    /// What it was before somebody asked to send it again, while that try is due.
+    pub before: Option<DeliveryState>,
     /// The body.
     pub body: String,
 }
@@ -436,9 +438,17 @@ fn confirmation(text: &str) -> Found<Confirmation> {
 }
 
 /// An order's own row; leases and transfers are added by the caller.
+/// The purpose of an order that is a permanent address; that of every other is not written.
+pub(super) const DEPOSITS: &str = "deposits";
+
 pub(super) fn order_row(row: &AnyRow) -> Found<OrderRow> {
     let depths_text: String = row.try_get("depths")?;
     let terms = Terms {
+        purpose: match row.try_get::<Option<String>, _>("purpose")?.as_deref() {
+            None => Purpose::Payment,
+            Some(DEPOSITS) => Purpose::Deposits,
+            Some(other) => return Err(StoreError::corrupt("purpose", other)),
+        },
         amount: amount(row, "amount")?,
         tolerance: amount(row, "tolerance")?,
         expires_at: time(row, "expires_at")?,

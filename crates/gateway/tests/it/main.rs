@@ -49,6 +49,7 @@ mod hints;
 mod kill;
 mod metrics;
 mod money;
+mod orders;
 mod payment_on_anvil;
 mod payment_on_postgres;
 mod safe;

@@ -524,7 +524,12 @@ async fn a_database_of_the_first_schema_is_migrated_before_it_is_backed_up() {
     // As the first version left its database.
     tamper(
         &home,
-        "ALTER TABLE events RENAME COLUMN subject_id TO order_id; ALTER TABLE payment_webhooks RENAME COLUMN subject_id TO order_id;
+        "DROP INDEX idx_orders_deposits; ALTER TABLE usdt_payment_orders DROP COLUMN purpose;
+         DROP INDEX idx_orders_merchant_status; DROP INDEX idx_orders_status; DROP INDEX idx_orders_user; DROP INDEX idx_orders_number;
+         DROP INDEX idx_orders_amount; DROP INDEX idx_leases_network_order; DROP INDEX idx_leases_address; DROP INDEX idx_events_merchant;
+         DROP INDEX idx_webhooks_status; DROP TABLE webhook_attempts; DROP TABLE plans; DROP TABLE membership_periods;
+         ALTER TABLE payment_webhooks DROP COLUMN before_status; ALTER TABLE payment_webhooks DROP COLUMN before_due_at;
+         ALTER TABLE events RENAME COLUMN subject_id TO order_id; ALTER TABLE payment_webhooks RENAME COLUMN subject_id TO order_id;
          ALTER TABLE usdt_wallets DROP COLUMN balance; ALTER TABLE usdt_wallets DROP COLUMN balance_at; ALTER TABLE usdt_wallets DROP COLUMN opening;
          ALTER TABLE wallet_balances DROP COLUMN incoming; ALTER TABLE wallet_balances DROP COLUMN outgoing;
          ALTER TABLE networks DROP COLUMN floor; DROP INDEX idx_transactions_disposition;

@@ -215,3 +215,9 @@ pub fn seconds(time: &str) -> u64 {
     let time: jiff::Timestamp = time.parse().unwrap();
     u64::try_from(time.as_second()).unwrap()
 }
+
+/// A second as the API writes it.
+pub fn rfc3339(second: u64) -> String {
+    let time = jiff::Timestamp::from_second(i64::try_from(second).unwrap()).unwrap();
+    time.to_string().replace('Z', ".000Z")
+}

@@ -18,7 +18,7 @@ mod world;
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use tidegate::orders;
+use tidegate::orders::{self, Cancelling};
 use tidegate::people::Doer;
 use tidegate::safe;
 use tidegate::store::{AlertFilter, AuditFilter};
@@ -362,7 +362,8 @@ async fn an_order_cancelled_while_its_late_money_is_read_shows_the_money() {
     let expires_at = world.row(order).await.order.terms.expires_at;
     let gateway = world.gateway();
     world.meddler.next(async move {
-        orders::cancel(&gateway, None, &order.to_string(), None, Cancel::IfUntouched, |_| None).await.unwrap();
+        let asked = Cancelling { merchant: None, reason: None, how: Cancel::IfUntouched, doer: None };
+        orders::cancel(&gateway, &order.to_string(), asked, |_| None).await.unwrap();
     });
     pay(&world, order, &tron(), 10).await;
     world.clock = expires_at.plus(Span::from_secs(1));

@@ -15,8 +15,8 @@ use proptest::test_runner::{Config, TestRunner};
 use sqlx::{AssertSqlSafe, Connection as _, Row as _};
 use tidegate::clock::id_bytes;
 use tidegate::store::{
-    AlertFilter, AuditFilter, Commit, Engine, JobRow, JobStatus, Migrate, OrderFilter, OrderRow, Store, StoreError, TransferRow,
-    WalletFilter,
+    AlertFilter, AuditFilter, Commit, DeliveryFilter, Engine, JobRow, JobStatus, Migrate, OrderFilter, OrderRow, Store, StoreError,
+    TransferRow, WalletFilter,
 };
 use tidegate_rules::alert::{AlertKind, AlertStatus};
 use tidegate_rules::amount::{Amount, Raw};
@@ -183,6 +183,7 @@ fn new_wallet(network: &Network) -> NewWallet {
 
 fn terms(amount: Amount) -> Terms {
     Terms {
+        purpose: tidegate_rules::order::Purpose::Payment,
         amount,
         tolerance: Amount::ZERO,
         expires_at: at(900),
@@ -338,7 +339,7 @@ fn cursor(version: Option<i64>, blocks: Vec<BlockRef>) -> Cursor {
 }
 
 fn order_change(id: OrderId, version: i64, order: Order) -> OrderChange {
-    OrderChange { id, version, order, cancel_reason: None }
+    OrderChange { id, version, order, cancel_reason: None, edited: None }
 }
 
 fn lend(wallet: WalletId, version: i64, order: OrderId) -> WalletChange {
@@ -927,6 +928,9 @@ async fn deliveries_come_due_and_busy_receivers_are_left_out(ground: Ground) {
         code: Some(500),
         error: Some("no".into()),
         at: at(50),
+        url: "https://a.example/hook".into(),
+        took: Span::from_millis(120),
+        answer: Some("try later".into()),
     };
     let changes = vec![tried(1, 1, DeliveryState::Due(at(55))), tried(2, 1, DeliveryState::Delivered), tried(0, 10, DeliveryState::Failed)];
     done(&store, Changes { deliveries: changes, ..Changes::default() }).await;
@@ -934,6 +938,25 @@ async fn deliveries_come_due_and_busy_receivers_are_left_out(ground: Ground) {
     assert_eq!(due(54, &[], 10).await, [shop[3]]);
     assert_eq!(due(55, &[], 10).await, [shop[3], shop[1]]);
     assert_eq!(store.due_deliveries(at(55), &[], 10).await.unwrap()[1].tries, 1);
+
+    // Every try is kept, and what somebody asks to send again is due now and remembers what it was.
+    let (failed, waiting) = (events[0].delivery.clone().unwrap().0, events[1].delivery.clone().unwrap().0);
+    let attempts = store.attempts(failed).await.unwrap();
+    assert_eq!(attempts.len(), 1);
+    let attempt = &attempts[0];
+    assert_eq!((attempt.number, attempt.code, attempt.took.millis(), attempt.answer.as_deref()), (1, Some(500), 120, Some("try later")));
+    store.send_again(&[failed, waiting], at(60)).await.unwrap();
+    store.send_again(&[failed], at(61)).await.unwrap();
+    let again = store.due_deliveries(at(61), &[], 10).await.unwrap();
+    let before = |id: DeliveryId| again.iter().find(|delivery| delivery.id == id).unwrap().before;
+    assert_eq!((before(failed), before(waiting)), (Some(DeliveryState::Failed), Some(DeliveryState::Due(at(55)))));
+    let back = vec![tried(0, 10, DeliveryState::Failed), tried(1, 1, DeliveryState::Due(at(55)))];
+    done(&store, Changes { deliveries: back, ..Changes::default() }).await;
+    assert_eq!(store.attempts(failed).await.unwrap().iter().map(|attempt| attempt.number).collect::<Vec<_>>(), [1, 2]);
+    let filter = DeliveryFilter { status: Some("failed".into()), ..DeliveryFilter::default() };
+    let shown = store.deliveries(filter, 10).await.unwrap();
+    assert_eq!(shown.iter().map(|row| (row.id, row.state, row.tries)).collect::<Vec<_>>(), [(failed, DeliveryState::Failed, 10)]);
+    assert!(store.due_deliveries(at(61), &[], 10).await.unwrap().iter().all(|delivery| delivery.before.is_none()));
 }
 
 async fn one_alert_for_one_thing(ground: Ground) {
@@ -1161,6 +1184,7 @@ fn network() -> impl Strategy<Value = Network> {
 fn any_terms() -> impl Strategy<Value = Terms> {
     (amount(), amount(), time(), long(), any::<bool>(), long(), btree_map(network(), depth(), 0..4)).prop_map(
         |(amount, tolerance, expires_at, late_window, accept_late, cooldown, depths)| Terms {
+            purpose: tidegate_rules::order::Purpose::Payment,
             amount,
             tolerance,
             expires_at,
@@ -1337,7 +1361,13 @@ async fn comes_back(store: &Store, written: Written) {
     done(
         store,
         Changes {
-            orders: vec![OrderChange { id: new.id, version: 1, order: later.clone(), cancel_reason: written.cancel_reason.clone() }],
+            orders: vec![OrderChange {
+                id: new.id,
+                version: 1,
+                order: later.clone(),
+                cancel_reason: written.cancel_reason.clone(),
+                edited: None,
+            }],
             ended_leases: leases.iter().filter_map(|(lease, to)| Some((lease.lease.clone(), (*to)?))).collect(),
             transfers: again,
             ..Changes::default()
@@ -1923,7 +1953,7 @@ async fn a_database_is_not_migrated_unasked(ground: Ground) {
 async fn two_that_open_an_empty_database_at_once_both_may(ground: Ground) {
     let openings = join_all((0..8).map(|_| ground.try_open(Migrate::Yes))).await;
     let stores: Vec<Store> = openings.into_iter().map(|opened| opened.unwrap()).collect();
-    assert_eq!(ground.look("SELECT name FROM schema_versions").await, ["first", "safe", "chains"]);
+    assert_eq!(ground.look("SELECT name FROM schema_versions").await, ["first", "safe", "chains", "orders"]);
     // Each of them writes, and all read the same.
     for store in &stores {
         add_wallets(store, 2).await;

@@ -129,6 +129,7 @@ impl Player {
                 }
                 let depth = depth.map_or(Depth::Final, Depth::Blocks);
                 let terms = Terms {
+                    purpose: tidegate_rules::order::Purpose::Payment,
                     amount: Amount::from_micros(*amount),
                     tolerance: Amount::from_micros(*tolerance),
                     expires_at: world.now.plus(Span::from_secs(*expires_in)),
@@ -359,8 +360,10 @@ fn lives_meet_everything() {
         }
     }
     let exceptions = Exception::ALL.iter().map(|exception| exception.name());
-    // Told outside an order's steps: when it is opened, of transactions that failed, and of alerts.
-    let elsewhere = [EventType::Pending, EventType::PaymentFailed, EventType::WalletAlert];
+    // Told outside an order's steps: when it is opened, of transactions that failed, of memberships and
+    // of alerts. Deposits are no part of these lives.
+    let elsewhere =
+        [EventType::Pending, EventType::PaymentFailed, EventType::DepositSettled, EventType::MembershipActivated, EventType::WalletAlert];
     let events = EventType::ALL.iter().filter(|kind| !elsewhere.contains(kind)).map(|kind| kind.name());
     for wanted in exceptions.chain(events).chain(["promoted", "by hand", "a wallet leased again", "reverted and back"]) {
         assert!(seen.contains(wanted), "no life met {wanted}; they met {seen:?}");

@@ -230,6 +230,7 @@ fn claims() {
 fn may_end_at_its_boundaries() {
     use tidegate_rules::order::Terms;
     let terms = Terms {
+        purpose: tidegate_rules::order::Purpose::Payment,
         amount: Amount::from_micros(1),
         tolerance: Amount::ZERO,
         expires_at: Time::from_secs(100),

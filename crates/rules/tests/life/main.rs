@@ -6,6 +6,7 @@
 
 mod clocks;
 mod counts;
+mod deposits;
 mod events;
 mod following;
 mod laws;

@@ -55,6 +55,7 @@ fn options_when_the_networks_newest_head_is_past() {
     use tidegate_rules::time::{Span, Time};
 
     let terms = Terms {
+        purpose: tidegate_rules::order::Purpose::Payment,
         amount: Amount::from_micros(1),
         tolerance: Amount::ZERO,
         expires_at: Time::from_secs(100),

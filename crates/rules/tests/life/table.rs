@@ -192,6 +192,7 @@ impl Teller {
             self.first = networks.first().cloned();
         }
         let mut terms = Terms {
+            purpose: tidegate_rules::order::Purpose::Payment,
             amount,
             tolerance: Amount::ZERO,
             expires_at: Time::from_secs(100),

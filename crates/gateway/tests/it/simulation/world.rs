@@ -12,7 +12,7 @@ use std::time::Duration;
 use tidegate::clock;
 use tidegate::config::{Config, KeyText, Kind, NetworkConfig, Overrides, Reconcile, SecretText, Sources, StartBlock, Tier};
 use tidegate::gateway::{Gateway, Mode};
-use tidegate::orders::{self, Opened, OrderView, Wish};
+use tidegate::orders::{self, Cancelling, Opened, OrderView, Wish};
 use tidegate::people::Doer;
 use tidegate::problem::Problem;
 use tidegate::start;
@@ -658,7 +658,8 @@ impl World {
         let how = if self.random.chance(50) { Cancel::Force } else { Cancel::IfUntouched };
         let gateway = self.gateway();
         Some(tokio::spawn(async move {
-            match orders::cancel(&gateway, None, &row.id.to_string(), Some("a whim"), how, |_| None).await {
+            let asked = Cancelling { merchant: None, reason: Some("a whim"), how, doer: None };
+            match orders::cancel(&gateway, &row.id.to_string(), asked, |_| None).await {
                 Ok(_) => assert!(!matches!(row.order.status, Status::Paid | Status::Expired)),
                 Err(problem) => {
                     assert!(matches!(problem.code, "payment_in_progress" | "order_paid" | "order_expired"), "{problem:?}");

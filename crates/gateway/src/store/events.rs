@@ -1,0 +1,183 @@
+//! What happened, in the order of commits, and what became of the webhooks that told it.
+
+use sqlx::Row as _;
+use sqlx::any::AnyRow;
+use tidegate_rules::changes::DeliveryState;
+use tidegate_rules::id::{DeliveryId, MerchantId};
+use tidegate_rules::notify::EventType;
+use tidegate_rules::time::{Span, Time};
+
+use super::read::{Arg, IN_MAX, Where};
+use super::rows::{Found, event, number, number_some, parse, small, time, time_some};
+use super::{EventRow, Store, StoreError};
+
+/// Which deliveries to list.
+#[derive(Clone, Debug, Default)]
+pub struct DeliveryFilter {
+    /// `due`, `delivered` or `failed`.
+    pub status: Option<String>,
+    /// Of this merchant.
+    pub merchant: Option<MerchantId>,
+    /// About this order or alert.
+    pub subject: Option<String>,
+    /// Of this event.
+    pub event: Option<String>,
+    /// Of events from this time on.
+    pub from: Option<Time>,
+    /// Of events up to this time.
+    pub to: Option<Time>,
+    /// Older than this one: the page after it.
+    pub before: Option<String>,
+}
+
+/// A delivery as it is shown.
+#[derive(Clone, Debug)]
+pub struct DeliveryRow {
+    /// Its id.
+    pub id: DeliveryId,
+    /// The event's id.
+    pub event_id: String,
+    /// What happened.
+    pub kind: String,
+    /// Whose.
+    pub merchant: MerchantId,
+    /// What it is about, by its id.
+    pub subject: String,
+    /// Where to.
+    pub url: String,
+    /// Where it stands.
+    pub state: DeliveryState,
+    /// Tries by the schedule.
+    pub tries: u32,
+    /// The status code of the last answer.
+    pub last_code: Option<u16>,
+    /// Why the last try failed.
+    pub last_error: Option<String>,
+    /// When the last try was made.
+    pub last_tried_at: Option<Time>,
+    /// When it happened.
+    pub event_at: Time,
+    /// The body.
+    pub body: String,
+}
+
+/// One try of a delivery.
+#[derive(Clone, Debug)]
+pub struct AttemptRow {
+    /// 1 for the first.
+    pub number: u32,
+    /// When it was sent.
+    pub at: Time,
+    /// How long it took.
+    pub took: Span,
+    /// The status code of the answer, if one came.
+    pub code: Option<u16>,
+    /// Why it failed.
+    pub error: Option<String>,
+    /// The beginning of the body that came back.
+    pub answer: Option<String>,
+}
+
+const DELIVERIES: &str = "SELECT w.id, w.event_id, w.merchant_id, w.subject_id, w.url, w.status, w.due_at, w.tries, w.last_code, w.last_error, \
+     w.last_tried_at, w.event_at, e.kind, e.body FROM payment_webhooks w JOIN events e ON e.id = w.event_id";
+
+impl Store {
+    /// A merchant's events after a place in the order of commits, in that order.
+    pub async fn events(&self, merchant: MerchantId, after: i64, kind: Option<EventType>, limit: i64) -> Found<Vec<EventRow>> {
+        let mut query = Where::new("SELECT seq, id, kind, at, body FROM events");
+        query.and("merchant_id = ?", Some(Arg::Text(merchant.to_string())));
+        query.and("seq > ?", Some(Arg::Number(after)));
+        query.and("kind = ?", kind.map(|kind| Arg::Text(kind.name().into())));
+        query.then(&format!("ORDER BY seq LIMIT {limit}")).fetch(self).await?.iter().map(event).collect()
+    }
+
+    /// A page of deliveries, newest first.
+    pub async fn deliveries(&self, filter: DeliveryFilter, limit: i64) -> Found<Vec<DeliveryRow>> {
+        let mut query = Where::new(DELIVERIES);
+        query.and("w.status = ?", filter.status.map(Arg::Text));
+        query.and("w.merchant_id = ?", filter.merchant.map(|merchant| Arg::Text(merchant.to_string())));
+        query.and("w.subject_id = ?", filter.subject.map(Arg::Text));
+        query.and("w.event_id = ?", filter.event.map(Arg::Text));
+        // An id begins with the time of its event.
+        let bound = |time: Time, byte: u8| Arg::Text(DeliveryId::new(time, [byte; 10]).to_string());
+        query.and("w.id >= ?", filter.from.map(|time| bound(time, 0)));
+        query.and("w.id <= ?", filter.to.map(|time| bound(time, u8::MAX)));
+        query.and("w.id < ?", filter.before.map(Arg::Text));
+        query.then(&format!("ORDER BY w.id DESC LIMIT {limit}")).fetch(self).await?.iter().map(delivery).collect()
+    }
+
+    /// Which delivery is this?
+    pub async fn delivery(&self, id: DeliveryId) -> Found<Option<DeliveryRow>> {
+        let mut query = Where::new(DELIVERIES);
+        query.and("w.id = ?", Some(Arg::Text(id.to_string())));
+        query.fetch(self).await?.first().map(delivery).transpose()
+    }
+
+    /// Every try of a delivery, oldest first.
+    pub async fn attempts(&self, id: DeliveryId) -> Found<Vec<AttemptRow>> {
+        let rows =
+            sqlx::query("SELECT number, at, took_ms, code, error, answer FROM webhook_attempts WHERE delivery_id = $1 ORDER BY number")
+                .bind(id.to_string())
+                .fetch_all(&self.readers)
+                .await?;
+        rows.iter()
+            .map(|row| {
+                Ok(AttemptRow {
+                    number: small(row, "number")?,
+                    at: time(row, "at")?,
+                    took: Span::from_millis(number(row, "took_ms")?),
+                    code: code(row, "code")?,
+                    error: row.try_get("error")?,
+                    answer: row.try_get("answer")?,
+                })
+            })
+            .collect()
+    }
+
+    /// Makes deliveries due now, beside their schedules: what they were is kept, and comes back when
+    /// the try fails.
+    pub async fn send_again(&self, ids: &[DeliveryId], now: Time) -> Found<()> {
+        for chunk in ids.chunks(IN_MAX) {
+            let mut query = Where::new(&format!(
+                "UPDATE payment_webhooks SET before_status = COALESCE(before_status, status), before_due_at = COALESCE(before_due_at, due_at), \
+                 status = 'due', due_at = {}",
+                now.millis()
+            ));
+            query.is_in("id", chunk.iter().map(ToString::to_string));
+            query.fetch(self).await?;
+        }
+        Ok(())
+    }
+}
+
+fn code(row: &AnyRow, column: &'static str) -> Found<Option<u16>> {
+    Ok(number_some(row, column)?.and_then(|code| u16::try_from(code).ok()))
+}
+
+/// Where a delivery stands, by its columns.
+pub(super) fn state(status: &str, due_at: Time) -> Found<DeliveryState> {
+    match status {
+        "due" => Ok(DeliveryState::Due(due_at)),
+        "delivered" => Ok(DeliveryState::Delivered),
+        "failed" => Ok(DeliveryState::Failed),
+        other => Err(StoreError::corrupt("status", other)),
+    }
+}
+
+fn delivery(row: &AnyRow) -> Found<DeliveryRow> {
+    Ok(DeliveryRow {
+        id: parse(row, "id")?,
+        event_id: row.try_get("event_id")?,
+        kind: row.try_get("kind")?,
+        merchant: parse(row, "merchant_id")?,
+        subject: row.try_get("subject_id")?,
+        url: row.try_get("url")?,
+        state: state(&row.try_get::<String, _>("status")?, time(row, "due_at")?)?,
+        tries: small(row, "tries")?,
+        last_code: code(row, "last_code")?,
+        last_error: row.try_get("last_error")?,
+        last_tried_at: time_some(row, "last_tried_at")?,
+        event_at: time(row, "event_at")?,
+        body: row.try_get("body")?,
+    })
+}
