@@ -14,14 +14,13 @@ use tidegate_rules::order::{PaymentStatus, Status};
 use tidegate_rules::time::{Span, Time};
 use tidegate_rules::wallet::{WalletKind, WalletStatus};
 
-use super::Store;
-use super::StoreError;
 use super::apply::height;
 use super::events::state;
 use super::rows::{
     ApiKeyRow, DueDelivery, EventRow, Found, KeptAnswerRow, MerchantRow, NetworkRow, OrderRow, TransferRow, WalletCount, WalletRow,
     address, depth_of, event, lease, named, network, number, number_some, order_row, parse, time, time_some, transfer, wallet,
 };
+use super::{Engine, Store, StoreError};
 
 /// How many values one `IN (…)` holds.
 pub(super) const IN_MAX: usize = 500;
@@ -536,6 +535,17 @@ impl Store {
         let mut orders = self.whole(&rows).await?;
         orders.sort_by_key(|order| std::cmp::Reverse(order.id));
         Ok(orders)
+    }
+
+    /// How the database would look for such a page, in its own words: for whoever tends the indexes.
+    pub async fn explain_orders(&self, filter: OrderFilter, limit: i64) -> Found<Vec<String>> {
+        let (explain, column) = match self.engine {
+            Engine::Sqlite => ("EXPLAIN QUERY PLAN ", "detail"),
+            Engine::Postgres => ("EXPLAIN ", "QUERY PLAN"),
+        };
+        let mut query = filter.query().then(&format!("LIMIT {limit}"));
+        query.sql.insert_str(0, explain);
+        query.fetch(self).await?.iter().map(|row| Ok(row.try_get(column)?)).collect()
     }
 
     /// Adds leases and transfers to rows of orders.

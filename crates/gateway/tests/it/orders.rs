@@ -127,9 +127,7 @@ async fn an_operator_confirms_an_order_by_his_word_or_by_a_transaction() {
     let (order, wallet) = (elsewhere, shop.free_wallet(&api).await);
     let hash = shop.pay(&wallet, "6").await;
     shop.settled().await;
-    let account = format!(
-        "SELECT COALESCE(SUM(CAST(raw_value AS INTEGER) * CASE WHEN credit = '{{}}' THEN 1 ELSE -1 END), 0) FROM journal WHERE '{{}}' IN (debit, credit)"
-    );
+    let account = "SELECT COALESCE(SUM(CAST(raw_value AS INTEGER) * CASE WHEN credit = '{}' THEN 1 ELSE -1 END), 0) FROM journal WHERE '{}' IN (debit, credit)";
     let holds = async |name: &str| look(&shop.home, &account.replace("{}", name)).await;
     let unmatched = holds("unmatched").await;
     let paid = confirm(&order, json!({ "reason": "r", "tx_hash": hash, "network": NETWORK })).await.expect(200).json();
