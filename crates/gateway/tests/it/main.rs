@@ -39,6 +39,7 @@ mod redis;
 mod shop;
 mod wait;
 
+mod api_docs;
 mod api_errors;
 mod cache;
 mod checkout_browser;
