@@ -1,6 +1,8 @@
 //! The OpenAPI document, made from the calls themselves, and a page to read it offline.
 
 use axum::Router;
+use utoipa::openapi::RefOr;
+use utoipa::openapi::path::Operation;
 use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityScheme};
 use utoipa::{Modify, OpenApi};
 use utoipa_axum::router::OpenApiRouter;
@@ -42,6 +44,27 @@ impl Modify for Bearer {
 
 /// The calls and the document that describes them.
 pub fn routes() -> (Router<App>, utoipa::openapi::OpenApi) {
+    let (router, mut document) = calls().split_for_parts();
+    for item in document.paths.paths.values_mut() {
+        let operations = [&mut item.get, &mut item.put, &mut item.post, &mut item.delete];
+        operations.into_iter().flatten().for_each(name_problems);
+    }
+    (router, document)
+}
+
+/// Whatever is refused is a problem, which has a type of its own.
+fn name_problems(operation: &mut Operation) {
+    for (status, response) in &mut operation.responses.responses {
+        let RefOr::T(response) = response else { continue };
+        if status.starts_with(['4', '5'])
+            && let Some(content) = response.content.swap_remove("application/json")
+        {
+            response.content.insert("application/problem+json".into(), content);
+        }
+    }
+}
+
+fn calls() -> OpenApiRouter<App> {
     OpenApiRouter::with_openapi(Document::openapi())
         .routes(routes!(api::create_order, api::list_orders))
         .routes(routes!(api::get_order))
@@ -87,7 +110,6 @@ pub fn routes() -> (Router<App>, utoipa::openapi::OpenApi) {
         .routes(routes!(safe::acknowledge_alert))
         .routes(routes!(safe::close_alert))
         .routes(routes!(safe::list_audit))
-        .split_for_parts()
 }
 
 /// `/openapi.json` and `/docs`.

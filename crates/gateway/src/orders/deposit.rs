@@ -37,7 +37,7 @@ pub struct DepositAddress {
     /// Its wallet.
     wallet_id: Option<String>,
     /// How deep a deposit must be buried: an integer, or `"final"`.
-    #[schema(value_type = Object, example = 19)]
+    #[schema(example = 19)]
     confirmations_required: Option<super::Required>,
     /// Everything that came and stands on the chain.
     #[schema(example = "0.000000")]

@@ -59,7 +59,7 @@ pub struct OrderView {
     /// The fewest confirmations of its counted transfers.
     pub confirmations: u64,
     /// How many are needed: an integer, or `"final"`; null before a network is chosen.
-    #[schema(value_type = Option<Object>, example = 19)]
+    #[schema(example = 19)]
     pub confirmations_required: Option<Required>,
     /// The page for the payer.
     pub checkout_url: String,
@@ -90,7 +90,7 @@ pub struct OrderView {
 }
 
 /// Confirmations needed: a number, or `"final"`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(untagged)]
 pub enum Required {
     /// So many.

@@ -22,7 +22,7 @@ use tidegate_rules::time::Time;
 
 use super::rows::{DEPOSITS, parse};
 use super::safe::alert;
-use super::{Commit, StoreError};
+use super::{Commit, Engine, StoreError};
 use crate::alerts::AlertView;
 use crate::plans::ActivatedView;
 use crate::start::MAIN_MERCHANT;
@@ -40,7 +40,7 @@ macro_rules! must {
 
 /// Carries out all of a group. `Conflict` means that one of them met another's change, or that two
 /// of them want the same row: whoever began the transaction rolls it back.
-pub(super) async fn apply(db: &mut AnyConnection, group: &[&Changes]) -> Applied {
+pub(super) async fn apply(db: &mut AnyConnection, engine: Engine, group: &[&Changes]) -> Applied {
     // What can meet another's change comes first: a conflict then costs least.
     for cursor in group.iter().filter_map(|changes| changes.cursor.as_ref()) {
         must!(move_cursor(db, cursor));
@@ -66,6 +66,11 @@ pub(super) async fn apply(db: &mut AnyConnection, group: &[&Changes]) -> Applied
     insert_leases(db, &all(group, |changes| &changes.new_leases)).await?;
     insert_balances(db, &all(group, |changes| &changes.balances)).await?;
     insert_journal(db, &all(group, |changes| &changes.journal)).await?;
+    if engine == Engine::Postgres && group.iter().any(|changes| tells(changes)) {
+        // Numbers are given here and become visible at the commit. Whoever lists events waits until
+        // nobody is in between, or he would miss the one that comes late (I10).
+        sqlx::query("SELECT pg_advisory_xact_lock_shared($1)").bind(EVENTS_LOCK).execute(&mut *db).await?;
+    }
     insert_events(db, &all(group, |changes| &changes.events)).await?;
     for period in all(group, |changes| &changes.new_periods) {
         insert_period(db, period).await?;
@@ -94,6 +99,14 @@ pub(super) async fn apply(db: &mut AnyConnection, group: &[&Changes]) -> Applied
         keep_answer(db, answer).await?;
     }
     Ok(Commit::Done)
+}
+
+/// Held on PostgreSQL by all who number events, and for a moment by who lists them (any number will do).
+pub(super) const EVENTS_LOCK: i64 = 0x7469_6465_6576_6e74;
+
+/// Whether any of it may write an event.
+const fn tells(changes: &Changes) -> bool {
+    !(changes.events.is_empty() && changes.alerts.is_empty() && changes.alert_changes.is_empty() && changes.new_periods.is_empty())
 }
 
 /// The rows of one kind of the whole group.

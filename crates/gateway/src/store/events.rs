@@ -7,9 +7,10 @@ use tidegate_rules::id::{DeliveryId, MerchantId};
 use tidegate_rules::notify::EventType;
 use tidegate_rules::time::{Span, Time};
 
+use super::apply::EVENTS_LOCK;
 use super::read::{Arg, IN_MAX, Where};
 use super::rows::{Found, event, number, number_some, parse, small, time, time_some};
-use super::{EventRow, Store, StoreError};
+use super::{Engine, EventRow, Store, StoreError};
 
 /// Which deliveries to list.
 #[derive(Clone, Debug, Default)]
@@ -82,9 +83,26 @@ const DELIVERIES: &str = "SELECT w.id, w.event_id, w.merchant_id, w.subject_id, 
      w.last_tried_at, w.event_at, e.kind, e.body FROM payment_webhooks w JOIN events e ON e.id = w.event_id";
 
 impl Store {
-    /// A merchant's events after a place in the order of commits, in that order.
+    /// The place of the newest event before which none is missing: all that are numbered lower are
+    /// committed, or never will be.
+    pub async fn events_horizon(&self) -> Found<i64> {
+        let newest = "SELECT COALESCE(MAX(seq), 0) FROM events";
+        if self.engine == Engine::Sqlite {
+            return Ok(sqlx::query_scalar(newest).fetch_one(&self.readers).await?);
+        }
+        let mut transaction = self.readers.begin().await?;
+        sqlx::query("SELECT pg_advisory_xact_lock($1)").bind(EVENTS_LOCK).execute(&mut *transaction).await?;
+        let horizon = sqlx::query_scalar(newest).fetch_one(&mut *transaction).await?;
+        transaction.commit().await?;
+        Ok(horizon)
+    }
+
+    /// A merchant's events after a place in the order of commits, in that order. None that is
+    /// committed later has a place among them.
     pub async fn events(&self, merchant: MerchantId, after: i64, kind: Option<EventType>, limit: i64) -> Found<Vec<EventRow>> {
+        let horizon = self.events_horizon().await?;
         let mut query = Where::new("SELECT seq, id, kind, at, body FROM events");
+        query.and("seq <= ?", Some(Arg::Number(horizon)));
         query.and("merchant_id = ?", Some(Arg::Text(merchant.to_string())));
         query.and("seq > ?", Some(Arg::Number(after)));
         query.and("kind = ?", kind.map(|kind| Arg::Text(kind.name().into())));

@@ -188,7 +188,7 @@ impl Store {
     async fn commit_alone(&self, changes: &Changes) -> Result<Commit, StoreError> {
         let id = commit_id();
         let mut transaction = self.readers.begin().await?;
-        match apply::apply(&mut transaction, &[changes]).await {
+        match apply::apply(&mut transaction, self.engine, &[changes]).await {
             Ok(Commit::Done) => {}
             Ok(Commit::Conflict) => return Ok(Commit::Conflict),
             Err(error) if is_conflict(&error) => return Ok(Commit::Conflict),
@@ -380,7 +380,7 @@ async fn gather(requests: &mut mpsc::Receiver<Request>, group: &mut Vec<Request>
 async fn write_group(connection: &mut AnyConnection, group: &[Request]) -> Result<Vec<Result<Commit, StoreError>>, sqlx::Error> {
     sqlx::query("BEGIN IMMEDIATE").execute(&mut *connection).await?;
     let together: Vec<&Changes> = group.iter().map(|(changes, _)| &**changes).collect();
-    if matches!(apply::apply(connection, &together).await, Ok(Commit::Done)) {
+    if matches!(apply::apply(connection, Engine::Sqlite, &together).await, Ok(Commit::Done)) {
         sqlx::query("COMMIT").execute(&mut *connection).await?;
         return Ok(group.iter().map(|_| Ok(Commit::Done)).collect());
     }
@@ -394,7 +394,7 @@ async fn write_each_apart(connection: &mut AnyConnection, group: &[Request]) -> 
     sqlx::query("BEGIN IMMEDIATE").execute(&mut *connection).await?;
     for (changes, _) in group {
         sqlx::query("SAVEPOINT request").execute(&mut *connection).await?;
-        let outcome = match apply::apply(connection, &[changes]).await {
+        let outcome = match apply::apply(connection, Engine::Sqlite, &[changes]).await {
             Err(error) if is_conflict(&error) => Ok(Commit::Conflict),
             other => other.map_err(StoreError::from),
         };

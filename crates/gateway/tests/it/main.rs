@@ -48,6 +48,7 @@ mod dev;
 mod endpoints;
 mod hints;
 mod kill;
+mod many_receivers;
 mod metrics;
 mod money;
 mod orders;

@@ -892,6 +892,45 @@ async fn i10_events_keep_the_order_of_commits(ground: Ground) {
     refused(&store, Changes { events: vec![NewEvent { subject: orders[1].id.into(), ..known }], ..Changes::default() }).await;
 }
 
+/// On PostgreSQL a number is given before the commit that shows it: whoever lists events waits for the
+/// lower one, and does not go on behind its back.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_list_of_events_waits_for_the_number_that_is_given_and_not_committed() {
+    let ground = Ground::postgres();
+    let store = ground.open().await;
+    let order = add_order(&store).await;
+    let slow = new_event(order.id, EventType::Underpaid);
+    let mut other = sqlx::AnyConnection::connect(&ground.url).await.unwrap();
+    let mut transaction = other.begin().await.unwrap();
+    sqlx::raw_sql(AssertSqlSafe(format!(
+        "SELECT pg_advisory_xact_lock_shared(8388346167610994292); \
+         INSERT INTO events (id, kind, merchant_id, subject_id, at, body) VALUES ('{}', 'order.underpaid', '{}', '{}', 1, '{{}}')",
+        slow.id,
+        merchant_id(),
+        order.id
+    )))
+    .execute(&mut *transaction)
+    .await
+    .unwrap();
+    let quick = new_event(order.id, EventType::Paid);
+    done(&store, Changes { events: vec![quick.clone()], ..Changes::default() }).await;
+    let listing = tokio::spawn({
+        let store = store.clone();
+        async move { store.events(merchant_id(), 0, None, 10).await.unwrap() }
+    });
+    // The lister stands in line before the other goes on.
+    let waits = "SELECT COUNT(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted AND database = (SELECT oid FROM pg_database WHERE datname = current_database())";
+    let mut watcher = sqlx::AnyConnection::connect(&ground.url).await.unwrap();
+    crate::wait::eventually("the list waits", async || {
+        let waiting: i64 = sqlx::query_scalar(AssertSqlSafe(waits)).fetch_one(&mut watcher).await.unwrap();
+        if waiting == 1 && !listing.is_finished() { Ok(()) } else { Err(waiting) }
+    })
+    .await;
+    transaction.commit().await.unwrap();
+    let listed: Vec<String> = listing.await.unwrap().into_iter().map(|event| event.id).collect();
+    assert_eq!(listed, [slow.id.to_string(), quick.id.to_string()]);
+}
+
 async fn deliveries_come_due_and_busy_receivers_are_left_out(ground: Ground) {
     let store = ground.open().await;
     let order = add_order(&store).await;
