@@ -94,6 +94,14 @@ pub enum Action {
     OrderUpdate,
     /// A halted network taken back to a block that both branches have.
     NetworkResume,
+    /// A message sent to see whether its channel works.
+    NotificationTest,
+    /// A message to be sent again.
+    NotificationRetry,
+    /// The text of a message changed.
+    TemplatePut,
+    /// The text of a message taken back to the one that it came with.
+    TemplateDelete,
 }
 
 names!(Action:
@@ -125,6 +133,10 @@ names!(Action:
     OrderCancel "order.cancel",
     OrderUpdate "order.update",
     NetworkResume "network.resume",
+    NotificationTest "notification.test",
+    NotificationRetry "notification.retry",
+    TemplatePut "notification_template.put",
+    TemplateDelete "notification_template.delete",
 );
 
 /// A row of the log, without its hash.

@@ -22,6 +22,7 @@ pub mod follow;
 pub mod id;
 pub mod lease;
 pub mod notice;
+pub mod notification;
 pub mod notify;
 pub mod order;
 pub mod risk;

@@ -14,6 +14,7 @@ mod health;
 mod hooks;
 mod idempotency;
 mod metrics;
+mod notices;
 mod pay;
 mod request;
 mod safe;
