@@ -140,3 +140,6 @@ seed("order_query", query)
 seed("order_query", "cursor=b3JkXzAxODkwYTVk&limit=200&amount_max=12.5&created_to=2026-01-31T12:00:00.000Z")
 for part in query.split("&"):
     seed("order_query", part)
+for text in ["Order {{reference}} is paid: {{amount_confirmed}} {{token}}", "{{metadata.name}}", "{{ at }}", "a { b } c", "{{order_id", "}}"]:
+    seed("notice_text", "customer.order.paid", text, "Ann {{amount}}", text + "\nThank you.")
+    seed("notice_text", "order.paid", "", "", text)

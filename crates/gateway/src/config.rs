@@ -6,6 +6,7 @@
 //! to do. No secret is in an error or in a `Debug` text.
 
 mod file;
+mod notices;
 mod presets;
 mod secret;
 mod values;
@@ -26,6 +27,7 @@ use toml::de::DeTable;
 use url::Url;
 
 use self::file::{Field, Problems, Section, Source};
+pub use self::notices::{Notifications, Security, Sms, SmsMethod, Smtp, Telegram, chat, mailbox, phone};
 use self::presets::Preset;
 pub use self::secret::{SecretText, SecretUrl};
 use self::values::{Echo, Form, show_span};
@@ -72,6 +74,8 @@ pub struct Config {
     pub webhooks: Webhooks,
     /// Reading what the wallets hold.
     pub balances: Balances,
+    /// Messages to the operator and to customers.
+    pub notifications: Notifications,
     /// Sentences for the log: what is set and has no effect, and what is allowed and looks wrong.
     pub warnings: Vec<String>,
 }
@@ -421,6 +425,16 @@ impl Config {
             keys.insert(name, key);
             keys.insert(in_file, String::new());
         }
+        for (name, in_file) in SECRET_VARIABLES {
+            let (None, Some(path)) = (var(name), var(in_file)) else { continue };
+            let secret = read_text(Path::new(&path))
+                .map_err(|error| ConfigError::one(format!("{in_file}: expected a readable file at {path}, found none: {error}")))?;
+            if secret.trim().is_empty() {
+                return Err(ConfigError::one(format!("{in_file}: expected a file with a secret in it, found an empty one")));
+            }
+            keys.insert(name, secret);
+            keys.insert(in_file, String::new());
+        }
         let env = |name: &str| match keys.get(name) {
             Some(read) if read.is_empty() => None,
             Some(key) => Some(key.clone()),
@@ -529,6 +543,10 @@ impl Config {
             keep: section.span("keep", Span::from_secs(90 * 86_400), Span::from_secs(86_400)..=Span::from_secs(3_650 * 86_400), problems),
         };
         section.finish(problems);
+
+        let mut section = root.section("notifications", problems);
+        let notifications = notices::notifications(&mut section, &env, problems, &mut warnings);
+        section.finish(problems);
         root.finish(problems);
 
         let mut key = |name: &'static str, in_file: &'static str| {
@@ -564,6 +582,7 @@ impl Config {
             pool,
             webhooks,
             balances,
+            notifications,
             warnings,
         })
     }
@@ -650,8 +669,15 @@ const KEY_VARIABLES: [(&str, &str); 4] = [
     (MASTER_KEY_PREVIOUS_PART2, MASTER_KEY_PREVIOUS_PART2_FILE),
 ];
 
+/// Each secret of a channel of notifications, and the variable that names a file with it.
+const SECRET_VARIABLES: [(&str, &str); 3] = [
+    (notices::SMTP_PASSWORD, notices::SMTP_PASSWORD_FILE),
+    (notices::TELEGRAM_BOT_TOKEN, notices::TELEGRAM_BOT_TOKEN_FILE),
+    (notices::SMS_SECRET, notices::SMS_SECRET_FILE),
+];
+
 /// Every variable that is read.
-const VARIABLES: [&str; 21] = [
+const VARIABLES: [&str; 27] = [
     "DATABASE_URL",
     "ENCRYPTION_SALT",
     "ETHEREUM_RPC_URL",
@@ -673,6 +699,12 @@ const VARIABLES: [&str; 21] = [
     MASTER_KEY_PREVIOUS_FILE,
     MASTER_KEY_PREVIOUS_PART2,
     MASTER_KEY_PREVIOUS_PART2_FILE,
+    notices::SMS_SECRET,
+    notices::SMS_SECRET_FILE,
+    notices::SMTP_PASSWORD,
+    notices::SMTP_PASSWORD_FILE,
+    notices::TELEGRAM_BOT_TOKEN,
+    notices::TELEGRAM_BOT_TOKEN_FILE,
 ];
 
 fn read_text(path: &Path) -> std::io::Result<String> {

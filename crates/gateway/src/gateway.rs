@@ -26,6 +26,8 @@ use crate::follow;
 use crate::hints;
 use crate::keyring::Keyring;
 use crate::metrics::Metrics;
+use crate::notices;
+use crate::notices::outlets::Outlets;
 use crate::notify;
 use crate::orders;
 use crate::pool::Pool;
@@ -51,6 +53,8 @@ pub enum Wake {
     Delivery,
     /// A chain may have a block that was not read yet.
     Look,
+    /// A message to the operator or to a customer may be due.
+    Notice,
 }
 
 /// The program.
@@ -67,6 +71,8 @@ pub struct Gateway {
     pub cache: Cache,
     /// What is counted, for Prometheus.
     pub metrics: Metrics,
+    /// The ways out of messages to people.
+    pub outlets: Outlets,
     /// False on the sandbox and on testnets.
     pub livemode: bool,
     /// The simulated chains, where `tidegate dev` runs them.
@@ -216,7 +222,9 @@ impl Gateway {
         let pool = Pool::new(config.pool.max_concurrent);
         // Names the database to Redis: the same for all its processes, and nobody else's.
         let cache = Cache::new(config.redis_url.as_ref(), &vault.fingerprint(b"installation"));
+        let outlets = Outlets::new(&config.notifications);
         Arc::new(Self {
+            outlets,
             config,
             store,
             vault,
@@ -305,6 +313,7 @@ impl Gateway {
             loops.spawn(follow::reconcile(Arc::clone(&self), Arc::clone(part), stop.clone()));
         }
         loops.spawn(notify::run(Arc::clone(&self), stop.clone()));
+        loops.spawn(notices::run(Arc::clone(&self), stop.clone()));
         loops.spawn(hints::run(Arc::clone(&self), stop.clone()));
         loops.spawn(follow::watch_networks(Arc::clone(&self), stop.clone()));
         loops.spawn(quotes::keep_fees(Arc::clone(&self), stop.clone()));

@@ -23,6 +23,7 @@ pub mod hints;
 pub mod http;
 pub mod keyring;
 pub mod metrics;
+pub mod notices;
 pub mod notify;
 pub mod orders;
 pub mod pages;

@@ -39,6 +39,8 @@ pub enum AlertKind {
     AddressTampered,
     /// A webhook was not accepted within its schedule.
     WebhookFailed,
+    /// A message to the operator or to a customer was not accepted within its schedule.
+    NotificationFailed,
     /// The pool cannot grow.
     PoolExhausted,
     /// Fewer wallets may be leased than the operator wants.
@@ -82,6 +84,7 @@ names!(AlertKind:
     BalanceDiffers "balance_differs",
     AddressTampered "address_tampered",
     WebhookFailed "webhook_failed",
+    NotificationFailed "notification_failed",
     PoolExhausted "pool_exhausted",
     PoolLow "pool_low",
     MoneyLeft "money_left",
@@ -109,6 +112,7 @@ impl AlertKind {
                 | Self::HeadAhead
                 | Self::EndpointLeft
                 | Self::AddressTampered
+                | Self::NotificationFailed
                 | Self::PoolExhausted
                 | Self::PoolLow
                 | Self::KeyDoesNotOpen
@@ -133,6 +137,7 @@ impl AlertKind {
             | Self::ExpiredUnderpaid
             | Self::UnreadableLog
             | Self::WebhookFailed
+            | Self::NotificationFailed
             | Self::AgreementMissing
             | Self::NetworkBehind
             | Self::HeadAhead
@@ -267,6 +272,7 @@ mod tests {
                 "network_behind",
                 "head_ahead",
                 "webhook_failed",
+                "notification_failed",
                 "pool_low",
                 "payer_blacklisted"
             ]

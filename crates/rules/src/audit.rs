@@ -100,6 +100,14 @@ pub enum Action {
     PlanUpdate,
     /// What an order added to a membership taken back.
     MembershipWithdraw,
+    /// A message sent to see whether its channel works.
+    NotificationTest,
+    /// A message to be sent again.
+    NotificationRetry,
+    /// The text of a message changed.
+    TemplatePut,
+    /// The text of a message taken back to the one that it came with.
+    TemplateDelete,
 }
 
 names!(Action:
@@ -134,6 +142,10 @@ names!(Action:
     PlanCreate "plan.create",
     PlanUpdate "plan.update",
     MembershipWithdraw "membership.withdraw",
+    NotificationTest "notification.test",
+    NotificationRetry "notification.retry",
+    TemplatePut "notification_template.put",
+    TemplateDelete "notification_template.delete",
 );
 
 /// A row of the log, without its hash.

@@ -9,8 +9,9 @@ use crate::amount::{Amount, Raw};
 use crate::audit::Action;
 use crate::block::{Address, BlockRef, Hash, Network};
 use crate::books::Difference;
-use crate::id::{AlertId, DeliveryId, EventId, MerchantId, OrderId, SourceId, Subject, TransferId, WalletId};
+use crate::id::{AlertId, DeliveryId, EventId, MerchantId, NoticeId, OrderId, SourceId, Subject, TransferId, WalletId};
 use crate::lease::{Claim, Lease};
+use crate::notification::{Channel, Language, Topic};
 use crate::notify::EventType;
 use crate::order::{Depth, Order, Payment};
 use crate::time::{Span, Time};
@@ -63,6 +64,14 @@ pub struct Changes {
     pub derivations: Vec<Derivation>,
     /// Alerts that a person dealt with.
     pub alert_changes: Vec<AlertChange>,
+    /// Up to which event messages were made.
+    pub told: Option<Told>,
+    /// New messages to the operator and to customers.
+    pub new_notices: Vec<NewNotice>,
+    /// Tries of messages.
+    pub notices: Vec<NoticeChange>,
+    /// Texts of messages that a person changed.
+    pub templates: Vec<TemplateChange>,
     /// What people did, for the audit log.
     pub audit: Vec<NewAudit>,
     /// The answer to keep under an idempotency key.
@@ -604,6 +613,92 @@ pub enum DeliveryState {
     Due(Time),
     /// The schedule is used up.
     Failed,
+}
+
+/// Where the making of messages is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ToldMark {
+    /// The last event, by its place in the order of commits.
+    pub seq: i64,
+    /// The end of the last digest.
+    pub digest_until: Time,
+}
+
+/// A step of the making of messages, with the messages it makes. Conflicts unless it is at `from`.
+#[derive(Clone, Copy, Debug)]
+pub struct Told {
+    /// Where it was; `None` for the first step.
+    pub from: Option<ToldMark>,
+    /// Where it is.
+    pub to: ToldMark,
+}
+
+/// A message to the operator or to a customer, as it will be sent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NewNotice {
+    /// Its id.
+    pub id: NoticeId,
+    /// What it is about.
+    pub topic: Topic,
+    /// The event that it tells, if it tells one.
+    pub event: Option<String>,
+    /// The order that it is about, if it is about one.
+    pub order: Option<String>,
+    /// How it travels.
+    pub channel: Channel,
+    /// To whom, as the channel addresses people.
+    pub recipient: String,
+    /// In which language.
+    pub language: Language,
+    /// Its subject; empty where the channel has none.
+    pub subject: String,
+    /// Its text.
+    pub body: String,
+    /// When it was made; it is due at once.
+    pub at: Time,
+}
+
+/// The outcome of a try of a message, or a person's wish for another.
+#[derive(Clone, Debug)]
+pub struct NoticeChange {
+    /// The message.
+    pub id: NoticeId,
+    /// Tries made, this one included.
+    pub tries: u32,
+    /// What it is now.
+    pub state: NoticeState,
+    /// The failure in words, if it failed.
+    pub error: Option<String>,
+    /// When.
+    pub at: Time,
+}
+
+/// What becomes of a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NoticeState {
+    /// Accepted.
+    Sent,
+    /// To be tried again then.
+    Due(Time),
+    /// Not tried any more.
+    Failed,
+    /// A person wants it tried again now, from the start. Conflicts when it was sent.
+    Again,
+}
+
+/// A text of messages, or its return to the one that it came with.
+#[derive(Clone, Debug)]
+pub struct TemplateChange {
+    /// Of this topic.
+    pub topic: Topic,
+    /// On this channel.
+    pub channel: Channel,
+    /// In this language.
+    pub language: Language,
+    /// Subject and body; `None` for those that it came with.
+    pub text: Option<(String, String)>,
+    /// When.
+    pub at: Time,
 }
 
 /// An answer that is kept under an idempotency key.

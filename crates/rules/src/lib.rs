@@ -23,6 +23,7 @@ pub mod id;
 pub mod lease;
 pub mod membership;
 pub mod notice;
+pub mod notification;
 pub mod notify;
 pub mod order;
 pub mod risk;

@@ -165,6 +165,9 @@ pub(super) enum Command {
     /// Work on the audit log
     #[command(subcommand, after_help = "Example:\n  tidegate audit verify")]
     Audit(AuditCommand),
+    /// Work on messages to operators and customers
+    #[command(subcommand, after_help = "Example:\n  tidegate notify test --channel smtp")]
+    Notify(NotifyCommand),
     /// Work on API keys
     #[command(subcommand, after_help = "Example:\n  tidegate api-key create --merchant main --scope orders:read --scope orders:write")]
     ApiKey(ApiKeyCommand),
@@ -382,6 +385,25 @@ pub(super) enum AuditCommand {
     Verify {
         #[command(flatten)]
         config: ConfigArgs,
+        /// Print one JSON document
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+#[derive(Subcommand)]
+pub(super) enum NotifyCommand {
+    /// Send a test message and say what happened
+    #[command(after_help = "Example:\n  tidegate notify test --channel smtp --to ops@example.com")]
+    Test {
+        #[command(flatten)]
+        config: ConfigArgs,
+        /// Which channel
+        #[arg(long, value_parser = clap::builder::PossibleValuesParser::new(["smtp", "telegram", "sms"]))]
+        channel: String,
+        /// To whom (default: the first operator of the configuration)
+        #[arg(long)]
+        to: Option<String>,
         /// Print one JSON document
         #[arg(long)]
         json: bool,

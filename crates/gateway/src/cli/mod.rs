@@ -6,6 +6,7 @@
 mod args;
 mod check;
 mod credentials;
+mod notify;
 mod safe;
 mod terminal;
 mod wallet;
@@ -111,6 +112,7 @@ async fn run(command: Command) -> Result<ExitCode, Sorry> {
         Command::Backup { config, file, json } => safe::backup(&config, &file, json).await,
         Command::Restore { config, file, json } => safe::restore(&config, &file, json).await,
         Command::Audit(command) => safe::audit(command).await,
+        Command::Notify(command) => notify::run(command).await,
         Command::ApiKey(command) => credentials::api_key(command).await,
         Command::Merchant(command) => credentials::merchant(command).await,
         Command::Openapi(_) => {

@@ -56,7 +56,7 @@ impl Problems {
 }
 
 /// Names that are asked for where they do not belong.
-const ELSEWHERE: [(&str, &str); 9] = [
+const ELSEWHERE: [(&str, &str); 14] = [
     ("tls", "Tidegate does not end TLS itself; put a proxy in front and set `public_url` to its https address"),
     ("master_key", "it does not belong into a file of settings; set WALLET_MASTER_KEY or WALLET_MASTER_KEY_FILE"),
     ("wallet_master_key", "it does not belong into a file of settings; set WALLET_MASTER_KEY or WALLET_MASTER_KEY_FILE"),
@@ -66,6 +66,11 @@ const ELSEWHERE: [(&str, &str); 9] = [
     ("trongrid_api_key", "set the environment variable TRONGRID_API_KEY"),
     ("infura_project_id", "set the environment variable INFURA_PROJECT_ID"),
     ("database_url", "it is `url` in [database]"),
+    ("password", "set the environment variable SMTP_PASSWORD, or SMTP_PASSWORD_FILE to the name of a file"),
+    ("password_file", "set the environment variable SMTP_PASSWORD_FILE"),
+    ("bot_token", "set the environment variable TELEGRAM_BOT_TOKEN, or TELEGRAM_BOT_TOKEN_FILE to the name of a file"),
+    ("token_file", "set the environment variable TELEGRAM_BOT_TOKEN_FILE"),
+    ("secret", "set the environment variable SMS_SECRET, or SMS_SECRET_FILE to the name of a file"),
 ];
 
 fn advice(unknown: &Unknown, known: &[(String, &'static str)]) -> String {

@@ -570,13 +570,15 @@ fn no_secret_is_ever_printed() {
 fn the_example_is_valid_as_it_is_and_without_its_comments() {
     let as_it_is = load("", EXAMPLE).unwrap();
     let settings = uncommented();
-    let config = load("", &settings).unwrap_or_else(|error| panic!("{error}"));
+    let config = load("SMTP_PASSWORD=p\nTELEGRAM_BOT_TOKEN=1:t\nSMS_SECRET=s", &settings).unwrap_or_else(|error| panic!("{error}"));
 
     // What it shows is the default, but for what has none.
     let defaults = load("", "").unwrap();
     let show = |config: &Config| {
-        let Config { database, log, orders, pool, webhooks, balances, .. } = config;
-        format!("{} {database:?} {log:?} {orders:?} {pool:?} {webhooks:?} {balances:?}", config.server.listen)
+        let Config { database, log, orders, pool, webhooks, balances, notifications, .. } = config;
+        let Notifications { language, events, alerts, digest, customer_events, .. } = notifications;
+        format!("{language:?} {events:?} {alerts:?} {digest:?} {customer_events:?}")
+            + &format!("{} {database:?} {log:?} {orders:?} {pool:?} {webhooks:?} {balances:?}", config.server.listen)
     };
     assert_eq!(show(&as_it_is), show(&defaults));
     assert_eq!(show(&config), show(&defaults));
@@ -592,6 +594,109 @@ fn the_example_is_valid_as_it_is_and_without_its_comments() {
     };
     assert_eq!(show(&config.networks[0]), show(&preset.networks[0]));
     assert!(config.warnings.is_empty() && config.refuse_insecure().is_ok());
+}
+
+/// A line for each thing that a test of `[notifications]` varies, and the sentence it ends with.
+#[test]
+fn channels_of_notifications_are_complete_or_refused() {
+    let smtp = "[notifications.smtp]\nhost = 'mail.example'\nfrom = 'a@example.com'\n";
+    let telegram = "[notifications.telegram]\nchat_id = '-100'\n";
+    let sms = "[notifications.sms]\nurl = 'https://sms.example/{to}?t={text}'\nmethod = 'GET'\n";
+    // Environment; which table; what is added to it; the end of the sentence.
+    let table = [
+        ("", "[notifications]\nevents = ['order.pad']", "", "found the text \"order.pad\""),
+        ("", "[notifications]\nevents = ['wallet.alert']", "", "found the text \"wallet.alert\""),
+        ("", "[notifications]\nalerts = 'loud'", "", "expected \"info\", \"warning\", \"critical\" or \"off\", found the text \"loud\""),
+        ("", "[notifications]\ndigest = 'weekly'", "", "expected \"off\", \"hourly\" or \"daily\", found the text \"weekly\""),
+        ("", "[notifications]\ndigest_at = '24:00'", "", "found the text \"24:00\""),
+        ("", "[notifications]\nlanguage = 'de'", "", "expected \"en\" or \"zh\", found the text \"de\""),
+        ("", "[notifications]\ncustomers = true", "", "customers are told by mail or SMS alone"),
+        ("", "[notifications]\ncustomer_events = ['order.payment_reverted']", "", "found the text \"order.payment_reverted\""),
+        ("", "[notifications.smtp]\nfrom = 'a@example.com'", "", "missing `host`"),
+        ("", "[notifications.smtp]\nhost = 'mail.example'", "", "missing `from`"),
+        ("", "[notifications.smtp]\nfrom = 'a@example.com'", "host = 'x y'", "found the text \"x y\""),
+        ("", smtp, "to = ['nobody']", "found the text \"nobody\""),
+        ("", smtp, "security = 'ssl'", "expected \"tls\", \"starttls\" or \"none\", found the text \"ssl\""),
+        ("", smtp, "port = 65536", "expected a whole number from 1 to 65535, found the number 65536"),
+        ("", smtp, "username = 'u'", "found `username` without SMTP_PASSWORD"),
+        ("SMTP_PASSWORD=p", smtp, "", "found SMTP_PASSWORD without `username`"),
+        ("SMTP_PASSWORD=p", smtp, "username = 'u'\nsecurity = 'none'", "where a password is sent to another machine, found \"none\""),
+        ("", smtp, "password = 'hunter2'", "set the environment variable SMTP_PASSWORD, or SMTP_PASSWORD_FILE to the name of a file"),
+        ("", smtp, "per_minute = 0", "expected a whole number from 1 to 6000, found the number 0"),
+        ("", telegram, "", "expected the bot's token in TELEGRAM_BOT_TOKEN or TELEGRAM_BOT_TOKEN_FILE, found neither"),
+        ("TELEGRAM_BOT_TOKEN=hunter2", telegram, "", "found another text (not shown)"),
+        ("TELEGRAM_BOT_TOKEN=1:t", "[notifications.telegram]\nchat_id = 'me'", "", "found the text \"me\""),
+        ("TELEGRAM_BOT_TOKEN=1:t", telegram, "api_url = 'http://tg.example'", "is sent to another machine, found http"),
+        ("", "[notifications.sms]\nmethod = 'GET'", "", "missing `url`"),
+        (
+            "",
+            "[notifications.sms]\nurl = 'https://sms.example/{to}'\nmethod = 'GET'",
+            "",
+            "expected {text} in `url` or `body`, found it in neither",
+        ),
+        ("", sms, "body = 'x'", "expected no `body` with `method = \"GET\"`, found one; put {to} and {text} into `url`"),
+        ("", sms, "headers = { X-Key = '{secret}' }", "expected what stands for {secret} in SMS_SECRET or SMS_SECRET_FILE, found neither"),
+        ("SMS_SECRET=s", sms, "", "expected {secret} in `url`, `headers` or `body`, where SMS_SECRET is set, found it in none"),
+        ("", sms, "to = ['me']", "found the text \"me\""),
+        ("", sms, "token = 'x'", "`, `accepted`, `per_minute`"),
+    ];
+    for (env, section, added, expected) in table {
+        let found = problem(env, &format!("{section}\n{added}"));
+        assert!(found.contains(expected) && !found.contains("hunter2"), "{section} {added}: {found}");
+    }
+    let open = "[notifications.sms]\nurl = 'http://sms.example/{to}?t={text}&k={secret}'\nmethod = 'GET'";
+    assert!(problem("SMS_SECRET=s", open).contains("is sent to another machine, found http"));
+}
+
+#[test]
+fn channels_of_notifications_have_their_usual_settings() {
+    let file = "
+        [notifications]
+        digest = 'daily'
+        digest_at = '23:59'
+        customers = true
+        customer_events = ['order.paid', 'order.paid']
+        [notifications.smtp]
+        host = '127.0.0.1'
+        from = 'Shop <a@example.com>'
+        to = ['ops@example.com', 'Ops <ops@example.com>']
+        security = 'starttls'
+        [notifications.telegram]
+        chat_id = '-100'
+        [notifications.sms]
+        url = 'https://sms.example/?key={secret}'
+        to = ['+49 151 1234-5678']";
+    let config = load("TELEGRAM_BOT_TOKEN=1:t\nSMS_SECRET=hunter2", file).unwrap();
+    let Notifications { digest, customer_events, smtp, telegram, sms, .. } = config.notifications.clone();
+    assert_eq!(digest, tidegate_rules::notification::Digest::Daily(Span::from_secs(86_340)));
+    assert_eq!(customer_events, [tidegate_rules::notification::Topic::CustomerPaid]);
+    let (smtp, telegram, sms) = (smtp.unwrap(), telegram.unwrap(), sms.unwrap());
+    assert_eq!((smtp.port, smtp.to.len(), smtp.per_minute.get()), (587, 1, 30));
+    assert_eq!((telegram.api_url.as_str(), telegram.per_minute.get()), ("https://api.telegram.org/", 20));
+    assert_eq!((sms.to.as_slice(), sms.body.expose()), (&["+4915112345678".to_owned()][..], r#"{"to":"{to}","text":"{text}"}"#));
+    assert!(config.warnings.is_empty(), "{:?}", config.warnings);
+    assert!(!format!("{config:?}").contains("hunter2"));
+
+    let config = load("SMTP_PASSWORD=p\nSMS_SECRET=s", "[notifications]\nlanguage = 'zh'").unwrap();
+    let start = ["SMTP_PASSWORD is set, but there is no [notifications.smtp]", "SMS_SECRET is set", "[notifications] names no channel"];
+    assert_eq!(config.warnings.len(), 3, "{:?}", config.warnings);
+    assert!(config.warnings.iter().zip(start).all(|(warning, start)| warning.starts_with(start)), "{:?}", config.warnings);
+    assert!(config.notifications.channels().is_empty());
+}
+
+#[test]
+fn secrets_of_notifications_may_be_in_files() {
+    let dir = tempfile::tempdir().unwrap();
+    let (settings, secret) = (dir.path().join("own.toml"), dir.path().join("token"));
+    std::fs::write(&settings, "[notifications.telegram]\nchat_id = '-100'").unwrap();
+    std::fs::write(&secret, "1:token\n").unwrap();
+    let env = format!("TELEGRAM_BOT_TOKEN_FILE={}", secret.display());
+    assert_eq!(read(&env, Some(&settings)).unwrap().notifications.telegram.unwrap().token.expose(), "1:token");
+    std::fs::write(&secret, " \n").unwrap();
+    let error = read(&env, Some(&settings)).unwrap_err().to_string();
+    assert_eq!(error, "TELEGRAM_BOT_TOKEN_FILE: expected a file with a secret in it, found an empty one");
+    let error = read("SMTP_PASSWORD_FILE=/nowhere/at/all", Some(&settings)).unwrap_err().to_string();
+    assert!(error.starts_with("SMTP_PASSWORD_FILE: expected a readable file at /nowhere/at/all, found none"), "{error}");
 }
 
 #[test]
@@ -632,7 +737,7 @@ fn the_example_has_every_key_and_every_variable() {
         let is_there = settings.lines().any(|line| {
             line.starts_with(&format!("{key} = "))
                 || line.starts_with(&format!("[{key}"))
-                || line.contains(&format!(".{key}]]"))
+                || line.contains(&format!(".{key}]"))
                 || line.contains(&format!(" {key} = "))
         });
         assert!(is_there, "[{section}] {key} is not in config.example.toml");

@@ -9,7 +9,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 use utoipa_swagger_ui::SwaggerUi;
 
-use super::{App, ProblemBody, api, chain, customers, events, orders, plans, safe, wallets};
+use super::{App, ProblemBody, api, chain, customers, events, notices, orders, plans, safe, wallets};
 
 /// What the document says besides its calls.
 #[derive(OpenApi)]
@@ -26,7 +26,8 @@ use super::{App, ProblemBody, api, chain, customers, events, orders, plans, safe
         (name = "networks", description = "What is on offer"),
         (name = "chains", description = "What came to the pool, for operators"),
         (name = "wallets", description = "The wallet pool, for operators"),
-        (name = "safe", description = "Alerts and the audit log, for operators")
+        (name = "safe", description = "Alerts and the audit log, for operators"),
+        (name = "notifications", description = "Messages to operators and customers, for operators")
     )
 )]
 struct Document;
@@ -110,6 +111,12 @@ fn calls() -> OpenApiRouter<App> {
         .routes(routes!(safe::acknowledge_alert))
         .routes(routes!(safe::close_alert))
         .routes(routes!(safe::list_audit))
+        .routes(routes!(notices::list_notifications))
+        .routes(routes!(notices::test_notification))
+        .routes(routes!(notices::retry_notification))
+        .routes(routes!(notices::list_templates))
+        .routes(routes!(notices::preview_template))
+        .routes(routes!(notices::put_template, notices::delete_template))
 }
 
 /// `/openapi.json` and `/docs`.

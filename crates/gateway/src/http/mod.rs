@@ -16,6 +16,7 @@ mod health;
 mod hooks;
 mod idempotency;
 mod metrics;
+mod notices;
 mod orders;
 mod pay;
 mod plans;

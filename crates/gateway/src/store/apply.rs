@@ -20,6 +20,7 @@ use tidegate_rules::notify::{self, EventType};
 use tidegate_rules::order::{Depth, Facts, PaidBy, Purpose, Terms};
 use tidegate_rules::time::Time;
 
+use super::notices;
 use super::rows::{DEPOSITS, parse};
 use super::safe::alert;
 use super::{Commit, Engine, StoreError};
@@ -27,7 +28,7 @@ use crate::alerts::AlertView;
 use crate::plans::ActivatedView;
 use crate::start::MAIN_MERCHANT;
 
-type Applied = Result<Commit, sqlx::Error>;
+pub(super) type Applied = Result<Commit, sqlx::Error>;
 
 /// Stops with `Conflict` unless the change took place.
 macro_rules! must {
@@ -75,6 +76,16 @@ pub(super) async fn apply(db: &mut AnyConnection, engine: Engine, group: &[&Chan
     for period in all(group, |changes| &changes.new_periods) {
         insert_period(db, period).await?;
     }
+    for step in group.iter().filter_map(|changes| changes.told.as_ref()) {
+        must!(notices::move_mark(db, step));
+    }
+    notices::insert_notices(db, &all(group, |changes| &changes.new_notices)).await?;
+    for change in all(group, |changes| &changes.notices) {
+        must!(notices::change_notice(db, change));
+    }
+    for change in all(group, |changes| &changes.templates) {
+        notices::change_template(db, change).await?;
+    }
     for alert in all(group, |changes| &changes.alerts) {
         insert_alert(db, alert).await?;
     }
@@ -114,7 +125,7 @@ fn all<'a, T>(group: &[&'a Changes], rows: impl Fn(&'a Changes) -> &'a Vec<T>) -
     group.iter().flat_map(|changes| rows(changes)).collect()
 }
 
-type Statement<'q> = sqlx::query::Query<'q, Any, AnyArguments>;
+pub(super) type Statement<'q> = sqlx::query::Query<'q, Any, AnyArguments>;
 
 /// How many rows one statement writes at most. A power of two, like every number of rows below, so
 /// that few texts are prepared and each is met again.
@@ -123,7 +134,7 @@ const ROWS_MAX: usize = 64;
 /// Writes rows with few statements: each costs a hand-over to the database, which is more than the
 /// row itself. `text` makes a statement of its rows: `($1, $2), ($3, $4)`. How many rows the
 /// statements wrote.
-async fn write_rows<T>(
+pub(super) async fn write_rows<T>(
     db: &mut AnyConnection,
     rows: &[&T],
     row: &str,
@@ -163,7 +174,7 @@ fn placeholders(row: &str, rows: usize) -> String {
 }
 
 /// `Done` when exactly one row changed.
-fn one(result: &sqlx::any::AnyQueryResult) -> Commit {
+pub(super) fn one(result: &sqlx::any::AnyQueryResult) -> Commit {
     if result.rows_affected() == 1 { Commit::Done } else { Commit::Conflict }
 }
 

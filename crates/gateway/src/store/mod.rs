@@ -11,6 +11,7 @@ mod apply;
 mod chain;
 mod events;
 mod fuse;
+mod notices;
 mod plans;
 mod read;
 mod rows;
@@ -28,6 +29,7 @@ use tokio::sync::{mpsc, oneshot};
 pub use chain::{BalanceRow, HintRow, JobRow, JobStatus};
 pub use events::{AttemptRow, DeliveryFilter, DeliveryRow};
 pub use fuse::{Fuse, Side};
+pub use notices::{EventCount, NoticeFilter, NoticeRow, TellingRow, TemplateRow};
 pub use plans::{PeriodRow, PlanRow};
 pub use read::{OrderFilter, TransferFilter, WalletFilter};
 pub use rows::{
@@ -211,8 +213,8 @@ impl Store {
         }
     }
 
-    /// Forgets what is kept only for a while: answers under idempotency keys after seven days,
-    /// commit ids after one.
+    /// Forgets what is kept only for a while: messages to people after ninety days, answers under
+    /// idempotency keys after seven, commit ids after one.
     ///
     /// # Errors
     /// [`StoreError`] when the database does not answer.
@@ -222,6 +224,10 @@ impl Store {
         sqlx::query("DELETE FROM idempotency_keys WHERE created_at < $1").bind(week_ago).execute(&self.readers).await?;
         sqlx::query("DELETE FROM chain_messages WHERE received_at < $1").bind(week_ago).execute(&self.readers).await?;
         sqlx::query("DELETE FROM chain_hints WHERE done_at < $1").bind(week_ago).execute(&self.readers).await?;
+        sqlx::query("DELETE FROM payment_notifications WHERE status <> 'due' AND created_at < $1")
+            .bind(now.millis().saturating_sub(90 * DAY))
+            .execute(&self.readers)
+            .await?;
         sqlx::query("DELETE FROM commits WHERE at < $1").bind(day_ago).execute(&self.readers).await?;
         Ok(())
     }

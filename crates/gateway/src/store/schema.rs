@@ -12,6 +12,7 @@ const MIGRATIONS: &[(i64, &str, &str)] = &[
     (2, "safe", include_str!("../../migrations/0002_safe.sql")),
     (3, "chains", include_str!("../../migrations/0003_chains.sql")),
     (4, "orders", include_str!("../../migrations/0004_orders.sql")),
+    (5, "notices", include_str!("../../migrations/0005_notices.sql")),
 ];
 
 /// Two processes that start at once must not both migrate (PostgreSQL; any number will do).

@@ -42,6 +42,8 @@ pub struct Settings {
     /// Further text at the end of the file.
     pub more: String,
     pub postgres: bool,
+    /// Further variables of the environment.
+    pub env: Vec<(&'static str, String)>,
 }
 
 impl Settings {
@@ -59,6 +61,7 @@ impl Settings {
             orders: String::new(),
             more: String::new(),
             postgres: false,
+            env: Vec::new(),
         }
     }
 
@@ -111,6 +114,8 @@ pub struct Home {
     pub master_key: String,
     pub database_url: String,
     pub log_level: &'static str,
+    /// Further variables of the environment; they win.
+    pub env: Vec<(&'static str, String)>,
 }
 
 /// A finished command.
@@ -142,7 +147,7 @@ impl Home {
         let dir = tempfile::Builder::new().prefix("tidegate-it-").tempdir().unwrap();
         let database_url =
             if settings.postgres { postgres::fresh_database() } else { format!("sqlite://{}", dir.path().join("books.db").display()) };
-        let mut home = Self { dir, master_key: String::new(), database_url, log_level: "info" };
+        let mut home = Self { dir, master_key: String::new(), database_url, log_level: "info", env: settings.env.clone() };
         home.configure(&settings.toml());
         home.master_key = home.new_key();
         home
@@ -186,6 +191,7 @@ impl Home {
         if !self.master_key.is_empty() {
             command.env("WALLET_MASTER_KEY", &self.master_key);
         }
+        command.envs(self.env.iter().map(|(name, value)| (name, value)));
         command
     }
 

@@ -3,7 +3,7 @@
 //!
 //! First come the actors: [`anvil`] a chain, [`gateway`] the program under test, [`receiver`] a
 //! shop's webhook listener, [`api`] a client, [`postgres`] a database server, [`redis`] a cache,
-//! [`shop`] all of them set up together. Then the stories, one module a subject. No test sleeps to
+//! [`mail`] a mail server, [`shop`] all of them set up together. Then the stories, one module a subject. No test sleeps to
 //! let something happen: it waits for what it wants to see ([`wait::eventually`]) and fails with the
 //! last thing it saw. Every process has a port of its own choosing, a directory of its own, and dies
 //! with its test.
@@ -30,6 +30,7 @@ mod anvil;
 mod api;
 mod evm;
 mod gateway;
+mod mail;
 mod operator;
 mod postgres;
 mod process;
@@ -51,6 +52,7 @@ mod kill;
 mod many_receivers;
 mod metrics;
 mod money;
+mod notices;
 mod orders;
 mod payment_on_anvil;
 mod payment_on_postgres;

@@ -529,6 +529,11 @@ async fn a_database_of_the_first_schema_is_migrated_before_it_is_backed_up() {
          DROP INDEX idx_orders_amount; DROP INDEX idx_leases_network_order; DROP INDEX idx_leases_address; DROP INDEX idx_events_merchant;
          DROP INDEX idx_webhooks_status; DROP TABLE webhook_attempts; DROP TABLE plans; DROP TABLE membership_periods;
          ALTER TABLE payment_webhooks DROP COLUMN before_status; ALTER TABLE payment_webhooks DROP COLUMN before_due_at;
+         DROP TABLE notice_mark; DROP TABLE notice_templates;
+         DROP INDEX idx_notifications_due; DROP INDEX idx_notifications_order; DROP INDEX idx_notifications_once;
+         ALTER TABLE payment_notifications DROP COLUMN topic; ALTER TABLE payment_notifications DROP COLUMN event_id; ALTER TABLE payment_notifications DROP COLUMN language;
+         ALTER TABLE payment_notifications DROP COLUMN subject; ALTER TABLE payment_notifications DROP COLUMN body; ALTER TABLE payment_notifications DROP COLUMN tries;
+         ALTER TABLE payment_notifications DROP COLUMN due_at; ALTER TABLE payment_notifications DROP COLUMN last_error; ALTER TABLE payment_notifications DROP COLUMN last_tried_at;
          ALTER TABLE events RENAME COLUMN subject_id TO order_id; ALTER TABLE payment_webhooks RENAME COLUMN subject_id TO order_id;
          ALTER TABLE usdt_wallets DROP COLUMN balance; ALTER TABLE usdt_wallets DROP COLUMN balance_at; ALTER TABLE usdt_wallets DROP COLUMN opening;
          ALTER TABLE wallet_balances DROP COLUMN incoming; ALTER TABLE wallet_balances DROP COLUMN outgoing;

@@ -44,6 +44,8 @@ const COMMANDS: &[&[&str]] = &[
     &["merchant"],
     &["merchant", "add"],
     &["merchant", "show"],
+    &["notify"],
+    &["notify", "test"],
     &["api-key"],
     &["api-key", "create"],
     &["openapi"],
