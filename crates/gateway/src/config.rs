@@ -72,6 +72,8 @@ pub struct Config {
     pub webhooks: Webhooks,
     /// Reading what the wallets hold.
     pub balances: Balances,
+    /// How much is answered.
+    pub limits: Limits,
     /// Sentences for the log: what is set and has no effect, and what is allowed and looks wrong.
     pub warnings: Vec<String>,
 }
@@ -317,6 +319,17 @@ pub struct Balances {
     pub keep: Span,
 }
 
+/// How much is answered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Requests a second for each API key, and for each address.
+    pub requests_per_second: u32,
+    /// How many of them may come at once.
+    pub burst: u32,
+    /// Requests that are answered at the same time.
+    pub concurrent_requests: u32,
+}
+
 /// Outgoing webhooks.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Webhooks {
@@ -529,6 +542,14 @@ impl Config {
             keep: section.span("keep", Span::from_secs(90 * 86_400), Span::from_secs(86_400)..=Span::from_secs(3_650 * 86_400), problems),
         };
         section.finish(problems);
+
+        let mut section = root.section("limits", problems);
+        let limits = Limits {
+            requests_per_second: section.u32("requests_per_second", 1_000, 1..=1_000_000, problems),
+            burst: section.u32("burst", 2_000, 1..=1_000_000, problems),
+            concurrent_requests: section.u32("concurrent_requests", 1_024, 1..=100_000, problems),
+        };
+        section.finish(problems);
         root.finish(problems);
 
         let mut key = |name: &'static str, in_file: &'static str| {
@@ -564,6 +585,7 @@ impl Config {
             pool,
             webhooks,
             balances,
+            limits,
             warnings,
         })
     }

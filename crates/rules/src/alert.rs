@@ -63,6 +63,8 @@ pub enum AlertKind {
     KeyDoesNotOpen,
     /// The audit log is not as it was written.
     AuditBroken,
+    /// Something was changed that decides where money or notices go, or who decides it.
+    CredentialsChanged,
 }
 
 names!(AlertKind:
@@ -94,6 +96,7 @@ names!(AlertKind:
     FundsDestroyed "funds_destroyed",
     KeyDoesNotOpen "key_does_not_open",
     AuditBroken "audit_broken",
+    CredentialsChanged "credentials_changed",
 );
 
 impl AlertKind {
@@ -137,7 +140,8 @@ impl AlertKind {
             | Self::NetworkBehind
             | Self::HeadAhead
             | Self::PoolLow
-            | Self::PayerBlacklisted => Severity::Warning,
+            | Self::PayerBlacklisted
+            | Self::CredentialsChanged => Severity::Warning,
             Self::PaymentReverted
             | Self::NetworkHalted
             | Self::RereadDiffers
@@ -268,7 +272,8 @@ mod tests {
                 "head_ahead",
                 "webhook_failed",
                 "pool_low",
-                "payer_blacklisted"
+                "payer_blacklisted",
+                "credentials_changed"
             ]
         );
         assert!(Severity::Info < Severity::Warning && Severity::Warning < Severity::Critical);

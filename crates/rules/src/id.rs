@@ -103,6 +103,10 @@ ids! {
     JobId "job_";
     /// A seed or an extended public key that wallets are derived from.
     SourceId "src_";
+    /// Somebody who may log in.
+    UserId "usr_";
+    /// A log-in that goes on.
+    SessionId "ses_";
 }
 
 macro_rules! subjects {

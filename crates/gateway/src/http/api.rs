@@ -93,7 +93,7 @@ fn holds_nul(value: &Value) -> bool {
 }
 
 /// An http or https URL.
-fn web_url(name: &str, value: Option<String>) -> Result<Option<String>, Problem> {
+pub(super) fn web_url(name: &str, value: Option<String>) -> Result<Option<String>, Problem> {
     let Some(text) = value else { return Ok(None) };
     let wrong = || Problem::invalid(&format!("/{name}"), format!("expected an http or https URL of at most {URL_MAX} characters"));
     let url = url::Url::parse(&text).map_err(|_| wrong())?;
@@ -164,7 +164,7 @@ pub async fn create_order(State(app): State<App>, caller: Caller, body: RawBody)
     caller.require(Scope::OrdersWrite)?;
     answer(&app, &caller, &body, async |keeper: Option<Keeper>| {
         let wish = body.json::<CreateOrder>(EmptyBody::IsMalformed)?.wish()?;
-        let merchant = app.gateway.merchant(caller.merchant()).await?;
+        let merchant = app.gateway.merchant(caller.merchant()?).await?;
         let created = |view: &OrderView| Answer::json(StatusCode::CREATED, view).at(format!("/api/v1/orders/{}", view.id));
         let opened = orders::open(&app.gateway, &merchant, &wish, |view| keeper.as_ref().map(|keeper| keeper.keep(&created(view)))).await?;
         Ok(match opened {
@@ -180,7 +180,7 @@ pub async fn create_order(State(app): State<App>, caller: Caller, body: RawBody)
     responses((status = 200, body = OrderView), (status = 401, body = ProblemBody), (status = 403, body = ProblemBody), (status = 404, body = ProblemBody), (status = 503, body = ProblemBody)))]
 pub async fn get_order(State(app): State<App>, caller: Caller, Path(id): Path<String>) -> Result<Answer, Problem> {
     caller.require(Scope::OrdersRead)?;
-    let row = orders::find(&app.gateway, Some(caller.merchant()), &id).await?;
+    let row = orders::find(&app.gateway, Some(caller.merchant()?), &id).await?;
     Ok(Answer::json(StatusCode::OK, &orders::view(&app.gateway, &row, &app.gateway.heads())))
 }
 
@@ -284,7 +284,7 @@ impl ListOrders {
 pub async fn list_orders(State(app): State<App>, caller: Caller, Params(query): Params<ListOrders>) -> Result<Answer, Problem> {
     caller.require(Scope::OrdersRead)?;
     let (mut filter, limit) = query.filter()?;
-    filter.merchant = Some(caller.merchant());
+    filter.merchant = Some(caller.merchant()?);
     // Any spelling of an address finds it: the chain's own form is what is stored.
     filter.address = filter.address.map(|address| orders::own_spelling(&app.gateway, address));
     let mut rows = app.gateway.store.list_orders(filter, i64::from(limit).saturating_add(1)).await?;
@@ -326,7 +326,7 @@ pub struct EventList {
     responses((status = 200, body = EventList), (status = 401, body = ProblemBody), (status = 403, body = ProblemBody), (status = 404, body = ProblemBody), (status = 503, body = ProblemBody)))]
 pub async fn order_events(State(app): State<App>, caller: Caller, Path(id): Path<String>) -> Result<Answer, Problem> {
     caller.require(Scope::OrdersRead)?;
-    let row = orders::find(&app.gateway, Some(caller.merchant()), &id).await?;
+    let row = orders::find(&app.gateway, Some(caller.merchant()?), &id).await?;
     let events = app.gateway.store.order_events(row.id, 0).await?;
     let data = events
         .into_iter()
@@ -365,7 +365,7 @@ pub async fn choose_option(State(app): State<App>, caller: Caller, Path(id): Pat
     answer(&app, &caller, &body, async |keeper: Option<Keeper>| {
         let choice: ChooseOption = body.json(EmptyBody::IsMalformed)?;
         let keep = |view: &OrderView| keeper.as_ref().map(|keeper| keeper.keep(&Answer::json(StatusCode::OK, view)));
-        let row = orders::choose(&app.gateway, Some(caller.merchant()), &id, &Network::new(&choice.network), keep).await?;
+        let row = orders::choose(&app.gateway, Some(caller.merchant()?), &id, &Network::new(&choice.network), keep).await?;
         Ok((Answer::json(StatusCode::OK, &orders::view(&app.gateway, &row, &app.gateway.heads())), Kept::InItsCommit))
     })
     .await
@@ -392,7 +392,7 @@ pub async fn cancel_order(State(app): State<App>, caller: Caller, Path(id): Path
         let asked: CancelOrder = body.json(EmptyBody::MeansNoFields)?;
         let reason = text("reason", asked.reason)?;
         let keep = |view: &OrderView| keeper.as_ref().map(|keeper| keeper.keep(&Answer::json(StatusCode::OK, view)));
-        let view = orders::cancel(&app.gateway, Some(caller.merchant()), &id, reason.as_deref(), Cancel::IfUntouched, keep).await?;
+        let view = orders::cancel(&app.gateway, Some(caller.merchant()?), &id, reason.as_deref(), Cancel::IfUntouched, keep).await?;
         Ok((Answer::json(StatusCode::OK, &view), Kept::InItsCommit))
     })
     .await

@@ -10,6 +10,7 @@
 mod apply;
 mod chain;
 mod fuse;
+mod people;
 mod read;
 mod rows;
 mod safe;
@@ -25,6 +26,7 @@ use tokio::sync::{mpsc, oneshot};
 
 pub use chain::{BalanceRow, HintRow, JobRow, JobStatus};
 pub use fuse::{Fuse, Side};
+pub use people::{SessionRow, TotpRow, UserRow};
 pub use read::{OrderFilter, TransferFilter, WalletFilter};
 pub use rows::{
     ApiKeyRow, DueDelivery, EventRow, KeptAnswerRow, MerchantRow, NetworkRow, OrderRow, TransferRow, WalletCount, WalletRow, is_consistent,
@@ -219,7 +221,7 @@ impl Store {
         sqlx::query("DELETE FROM chain_messages WHERE received_at < $1").bind(week_ago).execute(&self.readers).await?;
         sqlx::query("DELETE FROM chain_hints WHERE done_at < $1").bind(week_ago).execute(&self.readers).await?;
         sqlx::query("DELETE FROM commits WHERE at < $1").bind(day_ago).execute(&self.readers).await?;
-        Ok(())
+        self.forget_credentials(now).await
     }
 
     /// Answers if the database does.

@@ -51,6 +51,7 @@ mod metrics;
 mod money;
 mod payment_on_anvil;
 mod payment_on_postgres;
+mod people;
 mod safe;
 mod scan;
 mod simulation;
