@@ -4,6 +4,7 @@
 
 use std::net::IpAddr;
 use std::num::NonZeroU32;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use axum::extract::{Request, State};
@@ -13,7 +14,7 @@ use axum::response::{IntoResponse as _, Response};
 use governor::clock::{Clock as _, DefaultClock};
 use governor::{DefaultKeyedRateLimiter, NotUntil, Quota, RateLimiter};
 use tidegate_rules::id::KeyId;
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::App;
 use super::auth::{address_of, network_of};
@@ -25,6 +26,9 @@ use crate::problem::Problem;
 const KNOWN_MAX: usize = 10_000;
 const REQUESTS_PER_CLEANING: u64 = 4_096;
 
+/// Streams of events that are open at the same time: each asks the store when something happens.
+const STREAMS_MAX: usize = 2_000;
+
 /// When to come again while everything is in use.
 const BUSY_AGAIN_S: u32 = 1;
 
@@ -33,6 +37,7 @@ pub struct Limits {
     keys: DefaultKeyedRateLimiter<KeyId>,
     addresses: DefaultKeyedRateLimiter<IpAddr>,
     places: Semaphore,
+    streams: Arc<Semaphore>,
     counted: AtomicU64,
 }
 
@@ -45,6 +50,7 @@ impl Limits {
             keys: RateLimiter::hashmap(quota),
             addresses: RateLimiter::hashmap(quota),
             places: Semaphore::new(usize::try_from(limits.concurrent_requests).unwrap_or(Semaphore::MAX_PERMITS)),
+            streams: Arc::new(Semaphore::new(STREAMS_MAX)),
             counted: AtomicU64::new(0),
         }
     }
@@ -67,6 +73,11 @@ impl Limits {
         count(&self.keys, &id, "this key")
     }
 
+    /// A place for a stream of events, for as long as it is kept.
+    pub fn stream(&self) -> Result<OwnedSemaphorePermit, Problem> {
+        Arc::clone(&self.streams).try_acquire_owned().map_err(|_| busy("too many pages are being kept up to date at this moment; reload"))
+    }
+
     fn address(&self, address: IpAddr) -> Result<(), Problem> {
         count(&self.addresses, &network_of(address), "this address")
     }
@@ -82,6 +93,12 @@ fn count<K: std::hash::Hash + Eq + Clone>(limiter: &DefaultKeyedRateLimiter<K>, 
     })
 }
 
+fn busy(detail: &str) -> Problem {
+    let mut problem = Problem::unavailable("busy", detail);
+    problem.retry_after_s = Some(BUSY_AGAIN_S);
+    problem
+}
+
 /// Lets a request in while there is room. It holds its place until the answer begins: a stream of
 /// events holds none.
 pub async fn guard(State(app): State<App>, request: Request, next: Next) -> Response {
@@ -94,9 +111,7 @@ pub async fn guard(State(app): State<App>, request: Request, next: Next) -> Resp
         return problem.into_response();
     }
     let Ok(_place) = app.limits.places.try_acquire() else {
-        let mut problem = Problem::unavailable("busy", "too many requests are being answered at this moment; try again");
-        problem.retry_after_s = Some(BUSY_AGAIN_S);
-        return problem.into_response();
+        return busy("too many requests are being answered at this moment; try again").into_response();
     };
     next.run(Request::from_parts(parts, body)).await
 }
@@ -118,5 +133,15 @@ mod tests {
         assert_eq!((refused.status, refused.code), (StatusCode::TOO_MANY_REQUESTS, "rate_limited"));
         assert!(refused.retry_after_s.is_some_and(|seconds| seconds >= 1));
         assert!(limits.key(other).is_ok());
+    }
+
+    #[test]
+    fn a_stream_that_ends_makes_room() {
+        let limits = Limits::new(&config::Limits { requests_per_second: 1, burst: 1, concurrent_requests: 1 });
+        let mut streams: Vec<OwnedSemaphorePermit> = (0..STREAMS_MAX).map(|_| limits.stream().unwrap()).collect();
+        let refused = limits.stream().unwrap_err();
+        assert_eq!((refused.code, refused.retry_after_s), ("busy", Some(BUSY_AGAIN_S)));
+        streams.pop();
+        assert!(limits.stream().is_ok());
     }
 }

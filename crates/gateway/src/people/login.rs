@@ -117,6 +117,7 @@ pub async fn log_in(gateway: &Gateway, throttle: &Throttle, attempt: Attempt<'_>
     let mut people = Vec::new();
     if let Some(factor) = user.second_factor() {
         let Some(shown) = attempt.totp else {
+            failed(gateway, user.id, came_to_nothing("no second factor"), &origin).await?;
             return Err(unauthorized("totp_required", "this account has a second factor: send its code as totp too"));
         };
         match step_of(gateway, &user, factor, shown, at)? {
