@@ -15,7 +15,7 @@ use super::{App, ProblemBody, api, chain, credentials, login, people, safe, wall
 #[openapi(
     info(title = "Tidegate", description = "A self-hosted USDT payment gateway: TRON, Ethereum and other EVM networks.\n\nAmounts are decimal strings in USDT, times RFC 3339 UTC. Errors are RFC 9457 problems with a stable `code`. Every answer has `X-Request-Id`.", license(name = "MIT OR Apache-2.0")),
     components(schemas(ProblemBody)),
-    modifiers(&Doors, &Limited),
+    modifiers(&Doors),
     security(("api_key" = []), ("session" = [])),
     tags(
         (name = "orders", description = "What shops do"),
@@ -46,32 +46,28 @@ impl Modify for Doors {
     }
 }
 
-/// What every call may answer.
-struct Limited;
-
-impl Modify for Limited {
-    fn modify(&self, document: &mut utoipa::openapi::OpenApi) {
-        let answer = |description: &str| {
-            let content = ContentBuilder::new().schema(Some(Ref::from_schema_name("ProblemBody"))).build();
-            ResponseBuilder::new().description(description).content("application/problem+json", content).build()
-        };
-        let operations = document
-            .paths
-            .paths
-            .values_mut()
-            .flat_map(|item| [&mut item.get, &mut item.post, &mut item.put, &mut item.delete].into_iter().filter_map(Option::as_mut));
-        for operation in operations {
-            let answers = &mut operation.responses.responses;
-            let limited = || RefOr::T(answer("rate_limited: too many requests with this key or from this address; see Retry-After"));
-            answers.entry("429".to_owned()).or_insert_with(limited);
-            answers.entry("503".to_owned()).or_insert_with(|| RefOr::T(answer("busy, or the database does not answer; see Retry-After")));
-        }
+/// Adds what every call may answer.
+fn limited(document: &mut utoipa::openapi::OpenApi) {
+    let answer = |description: &str| {
+        let content = ContentBuilder::new().schema(Some(Ref::from_schema_name("ProblemBody"))).build();
+        ResponseBuilder::new().description(description).content("application/problem+json", content).build()
+    };
+    let operations = document
+        .paths
+        .paths
+        .values_mut()
+        .flat_map(|item| [&mut item.get, &mut item.post, &mut item.put, &mut item.delete].into_iter().filter_map(Option::as_mut));
+    for operation in operations {
+        let answers = &mut operation.responses.responses;
+        let too_many = || RefOr::T(answer("rate_limited: too many requests with this key or from this address; see Retry-After"));
+        answers.entry("429".to_owned()).or_insert_with(too_many);
+        answers.entry("503".to_owned()).or_insert_with(|| RefOr::T(answer("busy, or the database does not answer; see Retry-After")));
     }
 }
 
 /// The calls and the document that describes them.
 pub fn routes() -> (Router<App>, utoipa::openapi::OpenApi) {
-    OpenApiRouter::with_openapi(Document::openapi())
+    let (calls, mut document) = OpenApiRouter::with_openapi(Document::openapi())
         .routes(routes!(api::create_order, api::list_orders))
         .routes(routes!(api::get_order))
         .routes(routes!(api::order_events))
@@ -116,7 +112,9 @@ pub fn routes() -> (Router<App>, utoipa::openapi::OpenApi) {
         .routes(routes!(login::begin_totp, login::drop_totp))
         .routes(routes!(login::confirm_totp))
         .routes(routes!(login::put_password))
-        .split_for_parts()
+        .split_for_parts();
+    limited(&mut document);
+    (calls, document)
 }
 
 /// `/openapi.json` and `/docs`.

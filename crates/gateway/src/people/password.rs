@@ -1,9 +1,10 @@
 //! Passwords: Argon2id, slow on purpose, and never many at once. Each takes 19 MiB while it lasts,
 //! so a burst of log-ins waits in line, and what is too much is told to come again.
 
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use argon2::{Algorithm, Argon2, Params, Version};
+use argon2::{Algorithm, Argon2, Block, Params, Version};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD_NO_PAD as BASE64;
 use subtle::ConstantTimeEq as _;
@@ -36,6 +37,11 @@ const WAIT_MAX: Duration = Duration::from_secs(5);
 
 /// Places for hashing: they bound this process's memory, so they are the process's.
 static PLACES: Semaphore = Semaphore::const_new(AT_ONCE_MAX);
+
+/// The memory of places that are free. It is used again: given back to the allocator, blocks of this
+/// size and alignment pile up (glibc before 2.38 finds none of them again). What is left in it tells
+/// no more than the hash does.
+static MEMORY: Mutex<Vec<Vec<Block>>> = Mutex::new(Vec::new());
 
 /// Whether a password may be chosen.
 ///
@@ -115,11 +121,19 @@ impl Cost {
 
 fn derive(password: &SecretText, salt: &[u8], cost: &Cost) -> Option<Zeroizing<[u8; HASH_BYTES]>> {
     let params = Params::new(cost.memory_kib, cost.passes, cost.lanes, Some(HASH_BYTES)).ok()?;
+    let free = || MEMORY.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut memory = free().pop().unwrap_or_default();
+    let blocks = params.block_count().max(memory.len());
+    memory.resize(blocks, Block::default());
     let mut hash = Zeroizing::new([0; HASH_BYTES]);
-    Argon2::new(Algorithm::Argon2id, Version::V0x13, params)
-        .hash_password_into(password.expose().as_bytes(), salt, hash.as_mut_slice())
-        .ok()?;
-    Some(hash)
+    let done = Argon2::new(Algorithm::Argon2id, Version::V0x13, params).hash_password_into_with_memory(
+        password.expose().as_bytes(),
+        salt,
+        hash.as_mut_slice(),
+        memory.as_mut_slice(),
+    );
+    free().push(memory);
+    done.ok().map(|()| hash)
 }
 
 /// The form that everybody uses for Argon2.

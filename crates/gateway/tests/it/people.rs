@@ -214,6 +214,30 @@ async fn wrong_passwords_are_slowed_down_and_lock_nobody_else_out() {
     .await;
 }
 
+/// The most memory that a process ever had, in KiB.
+fn memory_peak_kib(process: u32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{process}/status")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    line.split_whitespace().next().unwrap().parse().unwrap()
+}
+
+#[tokio::test]
+async fn a_burst_of_log_ins_takes_the_memory_of_four() {
+    let home = home();
+    let gateway = home.serve().await;
+    let before = memory_peak_kib(gateway.process.id());
+    let guesses = (0..60).map(|n| {
+        let body = json!({ "email": format!("somebody{n}@shop.example"), "password": PASSWORD });
+        let gateway = &gateway;
+        async move { try_log_in(gateway, &body).await.status }
+    });
+    let answers = futures_util::future::join_all(guesses).await;
+    let count = |status| answers.iter().filter(|found| **found == status).count();
+    assert!(count(401) >= 30 && count(401) + count(429) == 60 && count(429) > 0, "{answers:?}");
+    let grown = memory_peak_kib(gateway.process.id()) - before;
+    assert!(grown < 4 * 19_456 + 40_000, "{grown} KiB more for thirty passwords");
+}
+
 #[tokio::test]
 async fn a_second_factor_is_needed_and_good_once() {
     let mut home = home();
@@ -359,8 +383,13 @@ async fn each_role_may_call_what_the_table_says() {
         }
     }
     assert_eq!(cells, 4 * 39);
-    // No call of operators is left out of the table.
+    // No call of operators is left out of the table, and every call says that it may be too much.
     let document = gateway.api("").with_key(None).get("/openapi.json").await.expect(200).json();
+    let operations = document["paths"].as_object().unwrap().values().flat_map(|item| item.as_object().unwrap().values());
+    for operation in operations.filter(|operation| operation.get("responses").is_some()) {
+        let answers = operation["responses"].as_object().unwrap();
+        assert!(["429", "503"].iter().all(|status| answers.contains_key(*status)), "{operation}");
+    }
     let mut missing = Vec::new();
     for (path, item) in document["paths"].as_object().unwrap() {
         if !path.starts_with("/api/v1/admin/") {
