@@ -288,13 +288,20 @@ impl Gateway {
         self.open_secret(merchant, &merchant.webhook_secret)
     }
 
-    /// Opens every secret that signs a merchant's webhooks now, the newest first.
+    /// Opens every secret that signs a merchant's webhooks now, the newest first. An old one that
+    /// does not open holds nothing up.
     ///
     /// # Errors
     /// In words, without the secrets.
     pub fn signing_secrets(&self, merchant: &MerchantRow, now: Time) -> Result<Vec<Zeroizing<Vec<u8>>>, String> {
-        let previous = merchant.previous_secret.as_ref().filter(|(_, until)| now < *until).map(|(sealed, _)| sealed);
-        [Some(&merchant.webhook_secret), previous].into_iter().flatten().map(|sealed| self.open_secret(merchant, sealed)).collect()
+        let mut secrets = vec![self.webhook_secret(merchant)?];
+        if let Some((sealed, _)) = merchant.previous_secret.as_ref().filter(|(_, until)| now < *until) {
+            match self.open_secret(merchant, sealed) {
+                Ok(secret) => secrets.push(secret),
+                Err(error) => tracing::warn!("signed with the new secret alone: {error}"),
+            }
+        }
+        Ok(secrets)
     }
 
     fn open_secret(&self, merchant: &MerchantRow, sealed: &str) -> Result<Zeroizing<Vec<u8>>, String> {

@@ -3,7 +3,7 @@
 //! look-up. Whoever keeps trying what does not exist is slowed down by address.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -24,6 +24,7 @@ use tokio::time::Instant;
 use super::App;
 use crate::clock;
 use crate::config::{IpRange, SecretText};
+use crate::people::throttle::network_of;
 use crate::people::{Doer, login};
 use crate::problem::Problem;
 use crate::store::{ApiKeyRow, SessionRow, UserRow};
@@ -176,15 +177,6 @@ impl Offenders {
                 problem
             }
         }
-    }
-}
-
-/// Whom to count a request against: an IPv4 address, or the network of an IPv6 one, of which one
-/// subscriber has as many as there are grains of sand.
-pub fn network_of(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V4(address) => IpAddr::V4(address),
-        IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() & (u128::MAX << 64))),
     }
 }
 
@@ -439,20 +431,6 @@ mod tests {
         assert_eq!(refused.status, StatusCode::TOO_MANY_REQUESTS);
         assert!(refused.retry_after_s.is_some_and(|seconds| seconds >= 1));
         assert_eq!(offenders.refuse(other, "").status, StatusCode::UNAUTHORIZED, "others are not concerned");
-    }
-
-    #[test]
-    fn an_ipv6_subscriber_is_one() {
-        let table = "
-            192.0.2.1               192.0.2.1
-            ::ffff:192.0.2.1        192.0.2.1
-            2001:db8:1:2:3:4:5:6    2001:db8:1:2::
-            2001:db8:1:2::          2001:db8:1:2::
-            2001:db8:1:3::          2001:db8:1:3::";
-        for line in table.lines().map(str::trim).filter(|line| !line.is_empty()) {
-            let (address, expected) = line.split_once(' ').unwrap();
-            assert_eq!(network_of(address.parse().unwrap()).to_string(), expected.trim());
-        }
     }
 
     #[test]

@@ -61,6 +61,9 @@ fn limited(document: &mut utoipa::openapi::OpenApi) {
         let answers = &mut operation.responses.responses;
         let too_many = || RefOr::T(answer("rate_limited: too many requests with this key or from this address; see Retry-After"));
         answers.entry("429".to_owned()).or_insert_with(too_many);
+        if operation.request_body.is_some() {
+            answers.entry("408".to_owned()).or_insert_with(|| RefOr::T(answer("body_too_slow: the body did not arrive in time")));
+        }
         answers.entry("503".to_owned()).or_insert_with(|| RefOr::T(answer("busy, or the database does not answer; see Retry-After")));
     }
 }

@@ -17,8 +17,9 @@ use tidegate_rules::id::KeyId;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::App;
-use super::auth::{address_of, network_of};
+use super::auth::address_of;
 use crate::config;
+use crate::people::throttle::network_of;
 use crate::problem::Problem;
 
 /// Those who have been quiet are forgotten when this many are known, and looked for once in so many

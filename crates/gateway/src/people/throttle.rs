@@ -4,7 +4,7 @@
 //! Nobody can lock another out for ever: what counts against an account from everywhere does not
 //! count for an address that the account came in from before.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::num::NonZeroU32;
 use std::time::Duration;
 
@@ -77,7 +77,7 @@ impl Throttle {
     /// # Errors
     /// 429 when there were too many.
     pub fn address(&self, address: IpAddr) -> Result<(), Problem> {
-        count(&self.addresses, &address)
+        count(&self.addresses, &network_of(address))
     }
 
     /// Counts a try to log in as somebody.
@@ -86,7 +86,7 @@ impl Throttle {
     /// 429 when there were too many.
     pub fn account(&self, name: &str, address: IpAddr, is: Address) -> Result<(), Problem> {
         let account: Account = Sha256::digest(name.as_bytes()).into();
-        count(&self.pairs, &(account, address))?;
+        count(&self.pairs, &(account, network_of(address)))?;
         if is == Address::Known { Ok(()) } else { count(&self.accounts, &account) }
     }
 
@@ -96,6 +96,15 @@ impl Throttle {
     /// 429 when there were too many.
     pub fn proof(&self, user: UserId) -> Result<(), Problem> {
         count(&self.proofs, &user)
+    }
+}
+
+/// Whom to count something against: an IPv4 address, or the network of an IPv6 one, of which one
+/// subscriber has as many as there are grains of sand.
+pub fn network_of(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V4(address) => IpAddr::V4(address),
+        IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() & (u128::MAX << 64))),
     }
 }
 
@@ -135,6 +144,20 @@ mod tests {
             assert!(throttle.account("owner@shop.example", home, Address::Known).is_ok());
         }
         assert!(refused(&throttle.account("owner@shop.example", home, Address::Known)), "a known address has its limit too");
+    }
+
+    #[test]
+    fn an_ipv6_subscriber_is_one() {
+        let table = "
+            192.0.2.1               192.0.2.1
+            ::ffff:192.0.2.1        192.0.2.1
+            2001:db8:1:2:3:4:5:6    2001:db8:1:2::
+            2001:db8:1:2::          2001:db8:1:2::
+            2001:db8:1:3::          2001:db8:1:3::";
+        for line in table.lines().map(str::trim).filter(|line| !line.is_empty()) {
+            let (address, expected) = line.split_once(' ').unwrap();
+            assert_eq!(network_of(address.parse().unwrap()).to_string(), expected.trim());
+        }
     }
 
     #[test]

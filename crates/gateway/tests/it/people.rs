@@ -172,11 +172,11 @@ async fn somebody_logs_in_looks_around_and_goes() {
 
     let admin = gateway.api(&admin);
     admin.get("/api/v1/auth/session").await.problem(403, "needs_session");
-    let failed = audit(&admin, "login.failed").await;
+    let failed = audit(&admin, "user.login_failed").await;
     let subjects: Vec<&str> = failed.iter().map(|row| row["subject"].as_str().unwrap()).collect();
     let id = added["id"].as_str().unwrap();
     assert_eq!(subjects, [id, "unknown", id], "{failed:?}");
-    assert_eq!(audit(&admin, "login").await.len(), 4);
+    assert_eq!(audit(&admin, "user.login").await.len(), 4);
     assert_eq!(audit(&admin, "user.password").await[0]["actor"], added["id"]);
     let log = gateway.process.output();
     for secret in [PASSWORD, new, &owner.csrf, owner.cookie.split_once('=').unwrap().1, made["password"].as_str().unwrap()] {
