@@ -76,6 +76,8 @@ pub struct Config {
     pub balances: Balances,
     /// Messages to the operator and to customers.
     pub notifications: Notifications,
+    /// How much is answered.
+    pub limits: Limits,
     /// Sentences for the log: what is set and has no effect, and what is allowed and looks wrong.
     pub warnings: Vec<String>,
 }
@@ -321,6 +323,17 @@ pub struct Balances {
     pub keep: Span,
 }
 
+/// How much is answered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Requests a second for each API key, and for each address.
+    pub requests_per_second: u32,
+    /// How many of them may come at once.
+    pub burst: u32,
+    /// Requests that are answered at the same time.
+    pub concurrent_requests: u32,
+}
+
 /// Outgoing webhooks.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Webhooks {
@@ -546,6 +559,12 @@ impl Config {
 
         let mut section = root.section("notifications", problems);
         let notifications = notices::notifications(&mut section, &env, problems, &mut warnings);
+        let mut section = root.section("limits", problems);
+        let limits = Limits {
+            requests_per_second: section.u32("requests_per_second", 1_000, 1..=1_000_000, problems),
+            burst: section.u32("burst", 2_000, 1..=1_000_000, problems),
+            concurrent_requests: section.u32("concurrent_requests", 1_024, 1..=100_000, problems),
+        };
         section.finish(problems);
         root.finish(problems);
 
@@ -583,6 +602,7 @@ impl Config {
             webhooks,
             balances,
             notifications,
+            limits,
             warnings,
         })
     }

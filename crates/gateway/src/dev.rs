@@ -15,6 +15,7 @@ use tidegate_chain::sandbox::{SandboxChain, SandboxConfig};
 use tidegate_rules::amount::Amount;
 use tidegate_rules::block::Network;
 use tidegate_rules::order::Depth;
+use tidegate_rules::people::Role;
 use tidegate_rules::time::Span;
 use tidegate_rules::wallet::WalletKind;
 use tidegate_vault::{MasterKey, OsEntropy};
@@ -23,14 +24,18 @@ use tokio::sync::watch;
 
 use crate::clock;
 use crate::config::{Config, KeyText, Kind, NetworkConfig, Overrides, Reconcile, SecretText, Sources, StartBlock};
+use crate::credentials::{self, KeyWish};
 use crate::gateway::{Gateway, Mode};
 use crate::http;
 use crate::keyring::Keyring;
 use crate::orders;
-use crate::people::Doer;
+use crate::people::{Doer, users};
 use crate::problem::Problem;
 use crate::start::{self, Sorry};
-use crate::store::{Migrate, OrderRow};
+use crate::store::{Migrate, OrderRow, Store};
+
+/// How many requests a second the sandbox takes from one key or address: more than it can answer.
+const SANDBOX_REQUESTS_PER_SECOND: u32 = 1_000_000;
 
 /// How the sandbox is started.
 #[derive(Clone, Debug)]
@@ -168,7 +173,7 @@ pub async fn start(options: Options, stop: watch::Receiver<bool>) -> Result<Runn
     let store = start::open_store(&config, Migrate::Yes).await?;
     let vault = start::unlock(&config, &store).await?;
     let chains = open_chains(dir)?;
-    let credentials = credentials(dir, &store, &vault, base_url).await?;
+    let credentials = ready_credentials(dir, &store, &vault, base_url).await?;
     let sandbox = Sandbox { chains: chains.clone() };
     let dynamic: BTreeMap<Network, Arc<dyn Chain>> =
         chains.iter().map(|(name, chain)| (name.clone(), Arc::new(chain.clone()) as Arc<dyn Chain>)).collect();
@@ -203,6 +208,9 @@ fn configuration(options: &Options, address: std::net::SocketAddr) -> Result<Con
         ..Overrides::default()
     };
     let mut config = Config::load(Sources { flags, env: &|_| None, file: None })?;
+    // Whoever tries how much it can do is not held up.
+    config.limits.requests_per_second = SANDBOX_REQUESTS_PER_SECOND;
+    config.limits.burst = SANDBOX_REQUESTS_PER_SECOND;
     let (tron, ethereum) = options.confirmations;
     let network = |name: &str, display_name: &str, kind: Kind, confirmations: u32| NetworkConfig {
         name: Network::new(name),
@@ -305,8 +313,34 @@ fn write_secret(path: &Path, content: &[u8]) -> Result<(), Sorry> {
     Ok(())
 }
 
+/// When a password was written into the credentials.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Given {
+    /// At an earlier start. One that was changed since stays changed.
+    Before,
+    /// At this start.
+    Now,
+}
+
+/// The user that the credentials name, as an owner.
+async fn ensure_admin(store: &Store, admin: &Admin, given: Given) -> Result<(), Sorry> {
+    let password = SecretText::new(admin.password.clone());
+    match store.user_by_email(&admin.email).await? {
+        None => {
+            let wish = users::Wish { email: admin.email.clone(), role: Role::Owner, password };
+            users::add(store, wish, &Doer::program(), |_| None).await?;
+        }
+        Some(user) if given == Given::Now => {
+            let put = users::Put { password: Some(password), second_factor: users::Factor::Goes, ..users::Put::default() };
+            users::put(store, user.id, put, &Doer::program()).await?;
+        }
+        Some(_) => {}
+    }
+    Ok(())
+}
+
 /// The credentials of the sandbox: those of the last start where they still fit, else new ones.
-async fn credentials(dir: &Path, store: &crate::store::Store, vault: &Keyring, base_url: String) -> Result<Credentials, Sorry> {
+async fn ready_credentials(dir: &Path, store: &Store, vault: &Keyring, base_url: String) -> Result<Credentials, Sorry> {
     let path = dir.join("credentials.json");
     let known: Option<Credentials> = std::fs::read_to_string(&path).ok().and_then(|text| serde_json::from_str(&text).ok());
     start::ensure_main_merchant(store, vault).await?;
@@ -322,16 +356,18 @@ async fn credentials(dir: &Path, store: &crate::store::Store, vault: &Keyring, b
     let mut credentials = match known {
         Some(known) if key_fits => known,
         _ => {
-            let scopes = ["admin".to_owned()];
-            let (_, api_key) = start::add_api_key(store, main.id, &scopes, false, &Doer::program()).await?;
+            let scopes = vec!["admin".to_owned()];
+            let wish = KeyWish { merchant: main.id, name: None, scopes, livemode: false, expires_at: None, allowed_ips: Vec::new() };
+            let (_, api_key) = credentials::add_api_key(store, wish, &Doer::program(), |_| None).await?;
             Credentials {
                 base_url: String::new(),
-                api_key,
+                api_key: api_key.expose().to_owned(),
                 webhook_secret: String::new(),
                 admin: Admin { email: "owner@tidegate.local".to_owned(), password: hex::encode(clock::random::<12>()) },
             }
         }
     };
+    ensure_admin(store, &credentials.admin, if key_fits { Given::Before } else { Given::Now }).await?;
     let binding = tidegate_vault::Binding::webhook_secret(&main.id.to_string());
     let secret =
         vault.open(&tidegate_vault::Sealed::from_text(main.webhook_secret.clone()), &binding).map_err(|error| Sorry(error.to_string()))?;

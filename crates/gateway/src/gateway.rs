@@ -16,6 +16,7 @@ use tidegate_rules::order::{Head, Heads};
 use tidegate_rules::time::{Span, Time};
 use tidegate_vault::{Binding, Sealed};
 use tokio::sync::{Semaphore, broadcast, watch};
+use zeroize::Zeroizing;
 
 use crate::balances;
 use crate::cache::Cache;
@@ -291,9 +292,29 @@ impl Gateway {
     ///
     /// # Errors
     /// In words, without the secret.
-    pub fn webhook_secret(&self, merchant: &MerchantRow) -> Result<impl std::ops::Deref<Target = Vec<u8>> + use<>, String> {
+    pub fn webhook_secret(&self, merchant: &MerchantRow) -> Result<Zeroizing<Vec<u8>>, String> {
+        self.open_secret(merchant, &merchant.webhook_secret)
+    }
+
+    /// Opens every secret that signs a merchant's webhooks now, the newest first. An old one that
+    /// does not open holds nothing up.
+    ///
+    /// # Errors
+    /// In words, without the secrets.
+    pub fn signing_secrets(&self, merchant: &MerchantRow, now: Time) -> Result<Vec<Zeroizing<Vec<u8>>>, String> {
+        let mut secrets = vec![self.webhook_secret(merchant)?];
+        if let Some((sealed, _)) = merchant.previous_secret.as_ref().filter(|(_, until)| now < *until) {
+            match self.open_secret(merchant, sealed) {
+                Ok(secret) => secrets.push(secret),
+                Err(error) => tracing::warn!("signed with the new secret alone: {error}"),
+            }
+        }
+        Ok(secrets)
+    }
+
+    fn open_secret(&self, merchant: &MerchantRow, sealed: &str) -> Result<Zeroizing<Vec<u8>>, String> {
         self.vault
-            .open(&Sealed::from_text(merchant.webhook_secret.clone()), &Binding::webhook_secret(&merchant.id.to_string()))
+            .open(&Sealed::from_text(sealed), &Binding::webhook_secret(&merchant.id.to_string()))
             .map_err(|error| format!("the webhook secret of merchant {} does not open: {error}", merchant.name))
     }
 

@@ -219,15 +219,18 @@ async fn send(gateway: &Gateway, client: &reqwest::Client, delivery: &DueDeliver
         return Err(Failure::because(PRIVATE_TARGET));
     }
     let merchant = gateway.merchant(delivery.merchant).await.map_err(|error| Failure::because(error.to_string()))?;
-    let secret = gateway.webhook_secret(&merchant).map_err(Failure::because)?;
-    let text = std::str::from_utf8(&secret).unwrap_or_default();
-    let secret = secret_bytes(text).ok_or_else(|| Failure::because("the merchant's webhook secret is damaged"))?;
+    let mut signatures = Vec::new();
+    for secret in gateway.signing_secrets(&merchant, at).map_err(Failure::because)? {
+        let text = std::str::from_utf8(&secret).unwrap_or_default();
+        let secret = secret_bytes(text).ok_or_else(|| Failure::because("the merchant's webhook secret is damaged"))?;
+        signatures.push(signature(&secret, &delivery.event_id, at.secs(), delivery.body.as_bytes()));
+    }
     let answer = client
         .post(url)
         .header("content-type", "application/json")
         .header("webhook-id", &delivery.event_id)
         .header("webhook-timestamp", at.secs().to_string())
-        .header("webhook-signature", signature(&secret, &delivery.event_id, at.secs(), delivery.body.as_bytes()))
+        .header("webhook-signature", signatures.join(" "))
         .body(delivery.body.clone())
         .send()
         .await

@@ -27,7 +27,7 @@ use crate::gateway::{Gateway, NetworkPart, Wake};
 use crate::plans;
 use crate::pool::{Taken, is_fresh};
 use crate::problem::{Problem, RACED};
-use crate::store::{Commit, MerchantRow, OrderRow, StoreError};
+use crate::store::{Commit, MerchantRow, OrderRow, Store, StoreError};
 
 pub use decide::{Cancelling, Edit, Named, cancel, confirm, edit};
 pub use view::{
@@ -149,8 +149,13 @@ pub async fn open(
 /// After a conflict: was it another request with the same idempotency key? Then its answer is the
 /// answer, and there is nothing to try again.
 pub(crate) async fn refuse_if_raced(gateway: &Gateway, scope: Option<String>) -> Result<(), Problem> {
+    refuse_if_answered(&gateway.store, scope).await
+}
+
+/// The same, of what needs the store alone.
+pub(crate) async fn refuse_if_answered(store: &Store, scope: Option<String>) -> Result<(), Problem> {
     match scope {
-        Some(scope) if gateway.store.kept_answer(&scope).await?.is_some() => {
+        Some(scope) if store.kept_answer(&scope).await?.is_some() => {
             Err(Problem::conflict(RACED, "another request with this idempotency key was first; send it again to get its answer"))
         }
         _ => Ok(()),

@@ -1,11 +1,27 @@
-//! Who does something, and the row of the audit log that says so.
+//! Who does something, the row of the audit log that says so, and what the owner is told of it. How
+//! people come in is in [`login`], who they are in [`users`].
+
+pub mod login;
+pub mod password;
+pub mod throttle;
+pub mod users;
 
 use std::fmt::Display;
 
 use serde_json::Value;
+use tidegate_rules::alert::AlertKind;
 use tidegate_rules::audit::Action;
-use tidegate_rules::changes::NewAudit;
+use tidegate_rules::changes::{NewAlert, NewAudit};
 use tidegate_rules::time::Time;
+use tidegate_vault::Binding;
+
+use crate::gateway::Gateway;
+
+/// What the secret of somebody's second factor is bound to.
+#[must_use]
+pub fn totp_binding(user: &str) -> Binding {
+    Binding::new("totp", &[user])
+}
 
 /// The longest reason that is kept, in characters.
 pub const REASON_MAX: usize = 500;
@@ -13,7 +29,7 @@ pub const REASON_MAX: usize = 500;
 /// Somebody, and where they are.
 #[derive(Clone, Debug)]
 pub struct Doer {
-    /// An API key's id, a user of the machine, or the program itself.
+    /// The id of an API key or of a user, a user of the machine, or the program itself.
     pub actor: String,
     /// An address, or `command line`.
     pub origin: String,
@@ -32,6 +48,18 @@ impl Doer {
     #[must_use]
     pub fn program() -> Self {
         Self { actor: "tidegate".to_owned(), origin: "program".to_owned() }
+    }
+
+    /// The alert that tells the owner of a change to what decides where money or notices go. None for
+    /// the command line: whoever has the server can do everything, and the log says so.
+    #[must_use]
+    pub fn notice(&self, action: Action, subject: impl Display, what: &str, at: Time) -> Option<NewAlert> {
+        if !["key_", "usr_"].iter().any(|prefix| self.actor.starts_with(prefix)) {
+            return None;
+        }
+        let (about, action) = (format!("{} {subject} {at}", action.name()), action.name());
+        let detail = format!("{action} {subject} by {} from {}: {what}; if that was not you or yours, end it now", self.actor, self.origin);
+        Some(Gateway::alert(AlertKind::CredentialsChanged, about, detail, at))
     }
 
     /// The row that says what was done.

@@ -283,6 +283,7 @@ impl Pool {
         let changes = Changes {
             new_wallets: vec![wallet.clone()],
             audit: vec![doer.did(Action::WalletImport, id, at).with(&detail)],
+            alerts: doer.notice(Action::WalletImport, id, "a wallet whose key is known elsewhere", at).into_iter().collect(),
             answer: answer(std::slice::from_ref(&wallet)),
             ..Changes::default()
         };

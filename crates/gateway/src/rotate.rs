@@ -14,7 +14,7 @@ use tidegate_vault::{Binding, OsEntropy, Sealed, SealedSeed, Vault, Wallet};
 use crate::clock;
 use crate::gateway::Gateway;
 use crate::keyring::setting_binding;
-use crate::people::Doer;
+use crate::people::{Doer, totp_binding};
 use crate::sources;
 use crate::start::{Sorry, VAULT_CHECK};
 use crate::store::{Commit, WalletRow};
@@ -32,9 +32,11 @@ pub struct Rotated {
 }
 
 /// Every place that holds something sealed, in the order they are gone through.
-const PLACES: [SealedIn; 7] = [
+const PLACES: [SealedIn; 9] = [
     SealedIn::Setting,
     SealedIn::WebhookSecret,
+    SealedIn::PreviousSecret,
+    SealedIn::TotpSecret,
     SealedIn::Seed,
     SealedIn::SourceMac,
     SealedIn::WalletKey,
@@ -125,7 +127,10 @@ async fn seal_again(gateway: &Gateway, previous: &Vault, place: SealedIn, found:
         let wallet = || wallets.iter().find(|(of, _)| of == id).map(|(_, row)| row).ok_or_else(|| stuck(&"its wallet is missing"));
         let new = match place {
             SealedIn::Setting => adopt_secret(current, previous, old, &setting_binding(id)).map_err(|error| stuck(&error))?,
-            SealedIn::WebhookSecret => adopt_secret(current, previous, old, &Binding::webhook_secret(id)).map_err(|error| stuck(&error))?,
+            SealedIn::WebhookSecret | SealedIn::PreviousSecret => {
+                adopt_secret(current, previous, old, &Binding::webhook_secret(id)).map_err(|error| stuck(&error))?
+            }
+            SealedIn::TotpSecret => adopt_secret(current, previous, old, &totp_binding(id)).map_err(|error| stuck(&error))?,
             SealedIn::Seed => current
                 .adopt_seed(previous, id, &SealedSeed::from_text(old.clone()), &mut OsEntropy)
                 .map(|sealed| sealed.as_str().to_owned())

@@ -5,26 +5,21 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde_json::json;
 use tidegate_chain::endpoints::{EndpointConfig, Endpoints};
 use tidegate_chain::evm::{self, EvmChain, EvmConfig};
 use tidegate_chain::tron::{self, TronChain, TronConfig};
 use tidegate_chain::{Chain, Identity};
-use tidegate_rules::audit::Action;
 use tidegate_rules::block::Network;
-use tidegate_rules::changes::{Changes, NewApiKey, NewMerchant};
-use tidegate_rules::id::{KeyId, MerchantId};
-use tidegate_rules::notify::secret_text;
-use tidegate_vault::{Binding, MasterKey, OsEntropy, Salt, Sealed, Vault};
+use tidegate_vault::{MasterKey, OsEntropy, Salt, Sealed, Vault};
 use zeroize::Zeroizing;
 
 use crate::clock;
 use crate::config::{Config, KeyText, Kind, NetworkConfig};
+use crate::credentials::{self, MerchantWish};
 use crate::gateway::{Gateway, Mode};
-use crate::http;
 use crate::keyring::{FINGERPRINT_KEY, Keyring, setting_binding};
 use crate::people::Doer;
-use crate::store::{Commit, MerchantRow, Migrate, Store};
+use crate::store::{Migrate, Store};
 
 /// The merchant that exists from the start.
 pub const MAIN_MERCHANT: &str = "main";
@@ -307,84 +302,9 @@ pub async fn ensure_main_merchant(store: &Store, keys: &Keyring) -> Result<(), S
         return Ok(());
     }
     // Another process may be first: then its merchant is the one.
-    add_merchant(store, keys, MAIN_MERCHANT, None, &Doer::program()).await?;
+    let wish = MerchantWish { name: MAIN_MERCHANT.to_owned(), webhook_url: None };
+    credentials::add_merchant(store, keys, wish, &Doer::program(), |_| None).await?;
     Ok(())
-}
-
-/// Adds a merchant with a new webhook secret: the row and the secret, or `None` when the name is
-/// taken.
-///
-/// # Errors
-/// When the store does not answer.
-pub async fn add_merchant(
-    store: &Store,
-    keys: &Keyring,
-    name: &str,
-    webhook_url: Option<String>,
-    doer: &Doer,
-) -> Result<Option<(MerchantRow, String)>, Sorry> {
-    let at = clock::now();
-    let id = MerchantId::new(at, clock::id_bytes());
-    let secret = secret_text(&clock::random::<24>());
-    let sealed = keys.current().seal(secret.as_bytes(), &Binding::webhook_secret(&id.to_string()), &mut OsEntropy);
-    let row = MerchantRow { id, name: name.to_owned(), webhook_url, webhook_secret: sealed.as_str().to_owned() };
-    let changes = Changes {
-        new_merchants: vec![NewMerchant {
-            id,
-            name: row.name.clone(),
-            webhook_url: row.webhook_url.clone(),
-            webhook_secret: row.webhook_secret.clone(),
-            created_at: at,
-        }],
-        audit: vec![doer.did(Action::MerchantCreate, id, at).with(&json!({ "name": name, "webhook_url": row.webhook_url }))],
-        ..Changes::default()
-    };
-    Ok((store.commit(changes).await? == Commit::Done).then_some((row, secret)))
-}
-
-/// Sends a merchant's webhooks somewhere else from now on; what is in the outbox goes where it was
-/// to go.
-///
-/// # Errors
-/// When the store does not answer.
-pub async fn put_webhook_url(store: &Store, row: MerchantRow, url: Option<String>, doer: &Doer) -> Result<MerchantRow, Sorry> {
-    let detail = json!({ "from": row.webhook_url, "to": url });
-    let changes = Changes {
-        webhook_urls: vec![(row.id, url.clone())],
-        audit: vec![doer.did(Action::MerchantUpdate, row.id, clock::now()).with(&detail)],
-        ..Changes::default()
-    };
-    match store.commit(changes).await? {
-        Commit::Done => Ok(MerchantRow { webhook_url: url, ..row }),
-        Commit::Conflict => Err(Sorry(format!("the merchant {} is gone", row.name))),
-    }
-}
-
-/// Makes an API key: its id and the secret, which is stored only as a hash.
-///
-/// # Errors
-/// When the store does not answer.
-pub async fn add_api_key(
-    store: &Store,
-    merchant: MerchantId,
-    scopes: &[String],
-    livemode: bool,
-    doer: &Doer,
-) -> Result<(String, String), Sorry> {
-    let at = clock::now();
-    let id = KeyId::new(at, clock::id_bytes()).to_string();
-    let secret = format!("tg_{}_{}", if livemode { "live" } else { "test" }, hex::encode(clock::random::<32>()));
-    let key =
-        NewApiKey { id: id.clone(), merchant, secret_hash: http::hash_key(&secret), scopes: scopes.join(" "), livemode, created_at: at };
-    let changes = Changes {
-        new_api_keys: vec![key],
-        audit: vec![doer.did(Action::ApiKeyCreate, &id, at).with(&json!({ "merchant": merchant.to_string(), "scopes": scopes }))],
-        ..Changes::default()
-    };
-    if store.commit(changes).await? == Commit::Conflict {
-        return Err(Sorry::new("the API key could not be stored; try again"));
-    }
-    Ok((id, secret))
 }
 
 #[cfg(test)]

@@ -65,6 +65,8 @@ pub enum AlertKind {
     KeyDoesNotOpen,
     /// The audit log is not as it was written.
     AuditBroken,
+    /// Something was changed that decides where money or notices go, or who decides it.
+    CredentialsChanged,
 }
 
 names!(AlertKind:
@@ -97,6 +99,7 @@ names!(AlertKind:
     FundsDestroyed "funds_destroyed",
     KeyDoesNotOpen "key_does_not_open",
     AuditBroken "audit_broken",
+    CredentialsChanged "credentials_changed",
 );
 
 impl AlertKind {
@@ -142,7 +145,8 @@ impl AlertKind {
             | Self::NetworkBehind
             | Self::HeadAhead
             | Self::PoolLow
-            | Self::PayerBlacklisted => Severity::Warning,
+            | Self::PayerBlacklisted
+            | Self::CredentialsChanged => Severity::Warning,
             Self::PaymentReverted
             | Self::NetworkHalted
             | Self::RereadDiffers
@@ -274,7 +278,8 @@ mod tests {
                 "webhook_failed",
                 "notification_failed",
                 "pool_low",
-                "payer_blacklisted"
+                "payer_blacklisted",
+                "credentials_changed"
             ]
         );
         assert!(Severity::Info < Severity::Warning && Severity::Warning < Severity::Critical);

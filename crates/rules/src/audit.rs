@@ -72,8 +72,26 @@ pub enum Action {
     ApiKeyCreate,
     /// An API key made void.
     ApiKeyRevoke,
-    /// A new operator.
+    /// A merchant's webhook secret replaced by another.
+    MerchantSecretRotate,
+    /// Somebody may log in from now on.
     UserCreate,
+    /// Somebody's role or status.
+    UserUpdate,
+    /// Somebody may log in no more.
+    UserDelete,
+    /// Another password.
+    UserPassword,
+    /// A second factor that counts from now on.
+    TotpEnable,
+    /// No second factor any more.
+    TotpDisable,
+    /// Somebody came in.
+    Login,
+    /// Somebody wanted to come in and could not show who he is.
+    LoginFailed,
+    /// A session ended by whoever had it.
+    SessionEnd,
     /// The move to another master key begun.
     KeyRotateBegin,
     /// Everything sealed by the new master key.
@@ -128,7 +146,16 @@ names!(Action:
     MerchantUpdate "merchant.update",
     ApiKeyCreate "api_key.create",
     ApiKeyRevoke "api_key.revoke",
+    MerchantSecretRotate "merchant.secret_rotate",
     UserCreate "user.create",
+    UserUpdate "user.update",
+    UserDelete "user.delete",
+    UserPassword "user.password",
+    TotpEnable "totp.enable",
+    TotpDisable "totp.disable",
+    Login "user.login",
+    LoginFailed "user.login_failed",
+    SessionEnd "session.end",
     KeyRotateBegin "key.rotate_begin",
     KeyRotateEnd "key.rotate_end",
     BackupCreate "backup.create",

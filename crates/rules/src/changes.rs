@@ -9,11 +9,12 @@ use crate::amount::{Amount, Raw};
 use crate::audit::Action;
 use crate::block::{Address, BlockRef, Hash, Network};
 use crate::books::Difference;
-use crate::id::{AlertId, DeliveryId, EventId, MerchantId, NoticeId, OrderId, SourceId, Subject, TransferId, WalletId};
+use crate::id::{AlertId, DeliveryId, EventId, KeyId, MerchantId, NoticeId, OrderId, SourceId, Subject, TransferId, WalletId};
 use crate::lease::{Claim, Lease};
 use crate::notification::{Channel, Language, Topic};
 use crate::notify::EventType;
 use crate::order::{Depth, Order, Payment};
+use crate::people::PeopleChange;
 use crate::time::{Span, Time};
 use crate::wallet::{RiskLevel, WalletKind, WalletStatus, names};
 
@@ -58,6 +59,8 @@ pub struct Changes {
     pub webhook_urls: Vec<(MerchantId, Option<String>)>,
     /// New API keys.
     pub new_api_keys: Vec<NewApiKey>,
+    /// People, their sessions and their credentials.
+    pub people: Vec<PeopleChange>,
     /// Sealed texts that another master key seals now.
     pub reseals: Vec<Reseal>,
     /// Indexes that wallets were derived at.
@@ -175,7 +178,7 @@ pub struct NewMerchant {
 #[derive(Clone, Debug)]
 pub struct NewApiKey {
     /// Its id.
-    pub id: String,
+    pub id: KeyId,
     /// Whose.
     pub merchant: MerchantId,
     /// The SHA-256 of the whole key.
@@ -184,6 +187,12 @@ pub struct NewApiKey {
     pub scopes: String,
     /// For real money?
     pub livemode: bool,
+    /// What people call it.
+    pub name: Option<String>,
+    /// Until when it is good.
+    pub expires_at: Option<Time>,
+    /// The addresses and networks it may be used from, space separated; empty for all.
+    pub allowed_ips: String,
     /// Since when.
     pub created_at: Time,
 }
@@ -203,6 +212,10 @@ pub enum SealedIn {
     SourceMac,
     /// A merchant's webhook secret.
     WebhookSecret,
+    /// The webhook secret that a merchant had before.
+    PreviousSecret,
+    /// The secret of somebody's second factor.
+    TotpSecret,
     /// A setting of the installation.
     Setting,
 }

@@ -105,6 +105,10 @@ ids! {
     SourceId "src_";
     /// A message to the operator or to a customer.
     NoticeId "ntf_";
+    /// Somebody who may log in.
+    UserId "usr_";
+    /// A log-in that goes on.
+    SessionId "ses_";
 }
 
 macro_rules! subjects {

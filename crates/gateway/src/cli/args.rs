@@ -4,7 +4,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
+use tidegate_rules::time::Time;
 
+use crate::config::IpRange;
 use crate::http::SCOPES;
 use crate::pool::GENERATE_MAX;
 
@@ -174,6 +176,9 @@ pub(super) enum Command {
     /// Work on merchants
     #[command(subcommand, after_help = "Example:\n  tidegate merchant add my-shop --webhook-url https://shop.example/webhooks")]
     Merchant(MerchantCommand),
+    /// Work on the people who may log in
+    #[command(subcommand, after_help = "Example:\n  tidegate user add --email owner@shop.example --role owner")]
+    User(UserCommand),
     /// Print the OpenAPI 3.1 document
     #[command(after_help = "Example:\n  tidegate openapi > openapi.json")]
     Openapi(UnusedConfig),
@@ -423,6 +428,92 @@ pub(super) enum ApiKeyCommand {
         /// What it may do; may be given several times
         #[arg(long = "scope", required = true, value_parser = clap::builder::PossibleValuesParser::new(SCOPES))]
         scopes: Vec<String>,
+        /// What to call it
+        #[arg(long)]
+        name: Option<String>,
+        /// An address or network it may be used from; may be given several times (default: everywhere)
+        #[arg(long = "allow-from", value_name = "NETWORK", value_parser = network)]
+        allowed_ips: Vec<IpRange>,
+        /// Until when it is good, such as 2027-01-01T00:00:00Z (default: until somebody ends it)
+        #[arg(long, value_name = "TIME", value_parser = moment)]
+        expires_at: Option<Time>,
+        /// Print one JSON document
+        #[arg(long)]
+        json: bool,
+    },
+    /// List API keys, newest first, never their secrets
+    #[command(after_help = "Example:\n  tidegate api-key list")]
+    List {
+        #[command(flatten)]
+        config: ConfigArgs,
+        /// Whose, by name or id
+        #[arg(long)]
+        merchant: Option<String>,
+        /// How many
+        #[arg(long, default_value_t = 1_000)]
+        limit: u32,
+        /// Print one JSON document
+        #[arg(long)]
+        json: bool,
+    },
+    /// End an API key; a running gateway follows within five seconds
+    #[command(after_help = "Example:\n  tidegate api-key revoke key_019a5a0fca7e7bd0a3f2c8e1b4d96f70")]
+    Revoke {
+        #[command(flatten)]
+        config: ConfigArgs,
+        /// Which one
+        id: String,
+        /// Print one JSON document
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+#[derive(Subcommand)]
+pub(super) enum UserCommand {
+    /// Add somebody who may log in; without a password on stdin or in a file one is made and shown once
+    #[command(
+        after_help = "Examples:\n  tidegate user add --email owner@shop.example --role owner\n  tidegate user add --email support@shop.example --role support --password-stdin < password.txt"
+    )]
+    Add {
+        #[command(flatten)]
+        config: ConfigArgs,
+        /// The e-mail address: the name to log in with
+        #[arg(long)]
+        email: String,
+        /// owner, operator, support or viewer
+        #[arg(long, value_parser = clap::builder::PossibleValuesParser::new(["owner", "operator", "support", "viewer"]))]
+        role: String,
+        /// Read the password from stdin
+        #[arg(long)]
+        password_stdin: bool,
+        /// Read the password from this file
+        #[arg(long, value_name = "FILE", conflicts_with = "password_stdin")]
+        password_file: Option<PathBuf>,
+        /// Print one JSON document
+        #[arg(long)]
+        json: bool,
+    },
+    /// List who may log in
+    #[command(after_help = "Example:\n  tidegate user list")]
+    List {
+        #[command(flatten)]
+        config: ConfigArgs,
+        /// How many
+        #[arg(long, default_value_t = 1_000)]
+        limit: u32,
+        /// Print one JSON document
+        #[arg(long)]
+        json: bool,
+    },
+    /// For somebody who is locked out: a new password, shown once, no second factor, no session
+    #[command(after_help = "Example:\n  tidegate user reset --email owner@shop.example")]
+    Reset {
+        #[command(flatten)]
+        config: ConfigArgs,
+        /// Whose
+        #[arg(long)]
+        email: String,
         /// Print one JSON document
         #[arg(long)]
         json: bool,
@@ -470,6 +561,16 @@ pub(super) enum MerchantCommand {
         #[arg(long)]
         json: bool,
     },
+}
+
+/// Reads an address or a network of addresses.
+fn network(text: &str) -> Result<IpRange, String> {
+    text.parse().map_err(|()| "expected an IP address or range such as 203.0.113.7 or 10.0.0.0/8".to_owned())
+}
+
+/// Reads a time.
+fn moment(text: &str) -> Result<Time, String> {
+    text.parse().map_err(|error| format!("{error}"))
 }
 
 /// Reads seconds with an optional fraction, such as `0.2`.

@@ -7,6 +7,7 @@ mod args;
 mod check;
 mod credentials;
 mod notify;
+mod people;
 mod safe;
 mod terminal;
 mod wallet;
@@ -115,6 +116,7 @@ async fn run(command: Command) -> Result<ExitCode, Sorry> {
         Command::Notify(command) => notify::run(command).await,
         Command::ApiKey(command) => credentials::api_key(command).await,
         Command::Merchant(command) => credentials::merchant(command).await,
+        Command::User(command) => people::user(command).await,
         Command::Openapi(_) => {
             say(&http::document());
             done
@@ -200,18 +202,21 @@ async fn run_dev(options: dev::Options) -> Result<(), Sorry> {
     let stop = stop_on_signal()?;
     let dir = options.data_dir.clone();
     let running = dev::start(options, stop).await?;
-    let dev::Credentials { base_url, api_key, webhook_secret, .. } = &running.credentials;
+    let dev::Credentials { base_url, api_key, webhook_secret, admin } = &running.credentials;
     say(&format!(
         "\nTidegate sandbox: simulated TRON and Ethereum, no real money.\n\n  \
          API             {base_url}/api/v1\n  \
          checkout        {base_url}/pay/<order id>\n  \
          docs            {base_url}/docs\n\n  \
          API key         {api_key}\n  \
-         webhook secret  {webhook_secret}\n\n  \
+         webhook secret  {webhook_secret}\n  \
+         log-in          {} {}\n\n  \
          also in         {}\n\n\
          Create an order, then open its checkout_url and press a button of the sandbox panel:\n\n  \
          curl -s {base_url}/api/v1/orders -H 'Authorization: Bearer {api_key}' \\\n       \
          -H 'Content-Type: application/json' -d '{{\"amount\": \"12.5\", \"network\": \"tron\"}}'\n",
+        admin.email,
+        admin.password,
         dir.join("credentials.json").display(),
     ));
     say(&format!("listening on {base_url}"));

@@ -104,9 +104,20 @@ fn nothing_at_all_is_the_contracts_defaults() {
         }
     );
     assert_eq!(config.webhooks, Webhooks { allow_private_targets: false });
+    assert_eq!(config.limits, Limits { requests_per_second: 1_000, burst: 2_000, concurrent_requests: 1_024 });
     assert!(config.networks.is_empty() && config.warnings.is_empty());
     assert!(config.master_key.is_none() && config.salt.is_none() && config.redis_url.is_none());
     assert!(config.require_networks().unwrap_err().to_string().contains("TRON_RPC_URL"));
+}
+
+#[test]
+fn limits_are_never_nothing() {
+    let config = load("", "[limits]\nrequests_per_second = 6000\nburst = 1\nconcurrent_requests = 8").unwrap();
+    assert_eq!(config.limits, Limits { requests_per_second: 6_000, burst: 1, concurrent_requests: 8 });
+    for key in ["requests_per_second", "burst", "concurrent_requests"] {
+        let error = load("", &format!("[limits]\n{key} = 0")).unwrap_err().to_string();
+        assert!(error.contains(key) && error.contains("a whole number from 1"), "{error}");
+    }
 }
 
 #[test]

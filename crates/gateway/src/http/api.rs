@@ -182,7 +182,7 @@ pub async fn create_order(State(app): State<App>, caller: Caller, body: RawBody)
         let asked = body.json::<CreateOrder>(EmptyBody::IsMalformed)?;
         refuse_merchant("/merchant_id", asked.merchant_id.as_ref())?;
         let wish = asked.wish()?;
-        let merchant = app.gateway.merchant(caller.merchant()).await?;
+        let merchant = app.gateway.merchant(caller.merchant()?).await?;
         let created = |view: &OrderView| Answer::json(StatusCode::CREATED, view).at(format!("/api/v1/orders/{}", view.id));
         let opened = orders::open(&app.gateway, &merchant, &wish, |view| keeper.as_ref().map(|keeper| keeper.keep(&created(view)))).await?;
         Ok(match opened {
@@ -198,7 +198,7 @@ pub async fn create_order(State(app): State<App>, caller: Caller, body: RawBody)
     responses((status = 200, body = OrderView), (status = 401, body = ProblemBody), (status = 403, body = ProblemBody), (status = 404, body = ProblemBody), (status = 503, body = ProblemBody)))]
 pub async fn get_order(State(app): State<App>, caller: Caller, Path(id): Path<String>) -> Result<Answer, Problem> {
     caller.require(Scope::OrdersRead)?;
-    let row = orders::find(&app.gateway, Some(caller.merchant()), &id).await?;
+    let row = orders::find(&app.gateway, Some(caller.merchant()?), &id).await?;
     Ok(Answer::json(StatusCode::OK, &orders::view(&app.gateway, &row, &app.gateway.heads())))
 }
 
@@ -306,7 +306,7 @@ pub async fn list_orders(State(app): State<App>, caller: Caller, Params(query): 
     caller.require(Scope::OrdersRead)?;
     refuse_merchant("merchant_id", query.merchant_id.as_ref())?;
     let (mut filter, limit) = query.filter()?;
-    filter.merchant = Some(caller.merchant());
+    filter.merchant = Some(caller.merchant()?);
     page_of_orders(&app, filter, limit).await
 }
 
@@ -345,7 +345,7 @@ pub async fn choose_option(State(app): State<App>, caller: Caller, Path(id): Pat
     answer(&app, &caller, &body, async |keeper: Option<Keeper>| {
         let choice: ChooseOption = body.json(EmptyBody::IsMalformed)?;
         let keep = |view: &OrderView| keeper.as_ref().map(|keeper| keeper.keep(&Answer::json(StatusCode::OK, view)));
-        let row = orders::choose(&app.gateway, Some(caller.merchant()), &id, &Network::new(&choice.network), keep).await?;
+        let row = orders::choose(&app.gateway, Some(caller.merchant()?), &id, &Network::new(&choice.network), keep).await?;
         Ok((Answer::json(StatusCode::OK, &orders::view(&app.gateway, &row, &app.gateway.heads())), Kept::InItsCommit))
     })
     .await
@@ -372,7 +372,7 @@ pub async fn cancel_order(State(app): State<App>, caller: Caller, Path(id): Path
         let asked: CancelOrder = body.json(EmptyBody::MeansNoFields)?;
         let reason = text("reason", asked.reason)?;
         let keep = |view: &OrderView| keeper.as_ref().map(|keeper| keeper.keep(&Answer::json(StatusCode::OK, view)));
-        let asked = Cancelling { merchant: Some(caller.merchant()), reason: reason.as_deref(), how: Cancel::IfUntouched, doer: None };
+        let asked = Cancelling { merchant: Some(caller.merchant()?), reason: reason.as_deref(), how: Cancel::IfUntouched, doer: None };
         let view = orders::cancel(&app.gateway, &id, asked, keep).await?;
         Ok((Answer::json(StatusCode::OK, &view), Kept::InItsCommit))
     })

@@ -11,6 +11,7 @@ use tidegate_rules::block::Network;
 use tidegate_rules::changes::Recorded;
 use tidegate_rules::id::{JobId, OrderId, WalletId};
 use tidegate_rules::order::PaymentStatus;
+use tidegate_rules::people::Permission;
 use tidegate_rules::time::Time;
 use utoipa::{IntoParams, ToSchema};
 
@@ -146,7 +147,7 @@ async fn page(app: &App, filter: TransferFilter, limit: u32) -> Result<Answer, P
 #[utoipa::path(get, path = "/api/v1/admin/transactions", tag = "chains", params(ListTransactions),
     responses((status = 200, body = TransactionPage), (status = 401, body = ProblemBody), (status = 403, body = ProblemBody), (status = 422, body = ProblemBody), (status = 503, body = ProblemBody)))]
 pub async fn list_transactions(State(app): State<App>, caller: Caller, Params(query): Params<ListTransactions>) -> Result<Answer, Problem> {
-    caller.require(Scope::Admin)?;
+    caller.may(Permission::TransactionsRead)?;
     let (filter, limit) = query.filter(&app.gateway)?;
     page(&app, filter, limit).await
 }
@@ -221,7 +222,7 @@ pub async fn get_transaction(
     caller: Caller,
     Path((network, hash)): Path<(String, String)>,
 ) -> Result<Answer, Problem> {
-    caller.require(Scope::Admin)?;
+    caller.may(Permission::TransactionsRead)?;
     let part = part_in_path(&app.gateway, &network)?;
     let hash = transactions::parse_hash("tx_hash", &hash)?;
     let known = quotes::transaction(&app.gateway, part, hash).await?;

@@ -47,7 +47,7 @@ pub async fn give_address(State(app): State<App>, caller: Caller, Path(user): Pa
     answer(&app, &caller, &body, async |keeper: Option<Keeper>| {
         let asked: GiveAddress = body.json(EmptyBody::IsMalformed)?;
         let user = text("user_id", Some(user))?.unwrap_or_default();
-        let merchant = app.gateway.merchant(caller.merchant()).await?;
+        let merchant = app.gateway.merchant(caller.merchant()?).await?;
         let keep = |given: &DepositAddress| keeper.as_ref().map(|keeper| keeper.keep(&Answer::json(StatusCode::CREATED, given)));
         Ok(match deposit::give(&app.gateway, &merchant, &user, &Network::new(&asked.network), keep).await? {
             Given::New(given) => (Answer::json(StatusCode::CREATED, &given), Kept::InItsCommit),
@@ -63,7 +63,7 @@ pub async fn give_address(State(app): State<App>, caller: Caller, Path(user): Pa
 pub async fn list_addresses(State(app): State<App>, caller: Caller, Path(user): Path<String>) -> Result<Answer, Problem> {
     caller.require(Scope::OrdersRead)?;
     let user = text("user_id", Some(user))?.unwrap_or_default();
-    let rows = app.gateway.store.deposit_orders(caller.merchant(), &user, None).await?;
+    let rows = app.gateway.store.deposit_orders(caller.merchant()?, &user, None).await?;
     let data = rows.iter().map(|row| deposit::address_view(&app.gateway, row)).collect();
     Ok(Answer::json(StatusCode::OK, &AddressList { data, next_cursor: None }))
 }

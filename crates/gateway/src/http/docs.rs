@@ -1,23 +1,23 @@
 //! The OpenAPI document, made from the calls themselves, and a page to read it offline.
 
 use axum::Router;
-use utoipa::openapi::RefOr;
 use utoipa::openapi::path::Operation;
-use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityScheme};
+use utoipa::openapi::security::{ApiKey, ApiKeyValue, Http, HttpAuthScheme, SecurityScheme};
+use utoipa::openapi::{ContentBuilder, Ref, RefOr, ResponseBuilder};
 use utoipa::{Modify, OpenApi};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 use utoipa_swagger_ui::SwaggerUi;
 
-use super::{App, ProblemBody, api, chain, customers, events, notices, orders, plans, safe, wallets};
+use super::{App, ProblemBody, api, chain, credentials, customers, events, login, notices, orders, people, plans, safe, wallets};
 
 /// What the document says besides its calls.
 #[derive(OpenApi)]
 #[openapi(
     info(title = "Tidegate", description = "A self-hosted USDT payment gateway: TRON, Ethereum and other EVM networks.\n\nAmounts are decimal strings in USDT, times RFC 3339 UTC. Errors are RFC 9457 problems with a stable `code`. Every answer has `X-Request-Id`.", license(name = "MIT OR Apache-2.0")),
     components(schemas(ProblemBody)),
-    modifiers(&Bearer),
-    security(("api_key" = [])),
+    modifiers(&Doors),
+    security(("api_key" = []), ("session" = [])),
     tags(
         (name = "orders", description = "What shops do"),
         (name = "events", description = "What happened, and the webhooks that told it"),
@@ -27,19 +27,49 @@ use super::{App, ProblemBody, api, chain, customers, events, notices, orders, pl
         (name = "chains", description = "What came to the pool, for operators"),
         (name = "wallets", description = "The wallet pool, for operators"),
         (name = "safe", description = "Alerts and the audit log, for operators"),
-        (name = "notifications", description = "Messages to operators and customers, for operators")
+        (name = "notifications", description = "Messages to operators and customers, for operators"),
+        (name = "credentials", description = "Merchants and API keys, for the owner"),
+        (name = "people", description = "Log-in, sessions, second factors and users")
     )
 )]
 struct Document;
 
-/// API keys as bearer tokens.
-struct Bearer;
+/// API keys as bearer tokens, and sessions of people.
+struct Doors;
 
-impl Modify for Bearer {
+impl Modify for Doors {
     fn modify(&self, document: &mut utoipa::openapi::OpenApi) {
         let mut scheme = Http::new(HttpAuthScheme::Bearer);
         scheme.description = Some("An API key: `tg_live_…` or `tg_test_…`, made by `tidegate api-key create`".into());
-        document.components.get_or_insert_default().add_security_scheme("api_key", SecurityScheme::Http(scheme));
+        let cookie = ApiKeyValue::with_description(
+            "__Host-tidegate",
+            "The cookie of a session (`tidegate` over plain http), set by `POST /api/v1/auth/login`. What changes something needs the header X-CSRF-Token too",
+        );
+        let components = document.components.get_or_insert_default();
+        components.add_security_scheme("api_key", SecurityScheme::Http(scheme));
+        components.add_security_scheme("session", SecurityScheme::ApiKey(ApiKey::Cookie(cookie)));
+    }
+}
+
+/// Adds what every call may answer.
+fn limited(document: &mut utoipa::openapi::OpenApi) {
+    let answer = |description: &str| {
+        let content = ContentBuilder::new().schema(Some(Ref::from_schema_name("ProblemBody"))).build();
+        ResponseBuilder::new().description(description).content("application/problem+json", content).build()
+    };
+    let operations = document
+        .paths
+        .paths
+        .values_mut()
+        .flat_map(|item| [&mut item.get, &mut item.post, &mut item.put, &mut item.delete].into_iter().filter_map(Option::as_mut));
+    for operation in operations {
+        let answers = &mut operation.responses.responses;
+        let too_many = || RefOr::T(answer("rate_limited: too many requests with this key or from this address; see Retry-After"));
+        answers.entry("429".to_owned()).or_insert_with(too_many);
+        if operation.request_body.is_some() {
+            answers.entry("408".to_owned()).or_insert_with(|| RefOr::T(answer("body_too_slow: the body did not arrive in time")));
+        }
+        answers.entry("503".to_owned()).or_insert_with(|| RefOr::T(answer("busy, or the database does not answer; see Retry-After")));
     }
 }
 
@@ -50,6 +80,7 @@ pub fn routes() -> (Router<App>, utoipa::openapi::OpenApi) {
         let operations = [&mut item.get, &mut item.put, &mut item.post, &mut item.delete];
         operations.into_iter().flatten().for_each(name_problems);
     }
+    limited(&mut document);
     (router, document)
 }
 
@@ -117,6 +148,21 @@ fn calls() -> OpenApiRouter<App> {
         .routes(routes!(notices::list_templates))
         .routes(routes!(notices::preview_template))
         .routes(routes!(notices::put_template, notices::delete_template))
+        .routes(routes!(credentials::list_merchants, credentials::add_merchant))
+        .routes(routes!(credentials::get_merchant, credentials::put_merchant))
+        .routes(routes!(credentials::rotate_secret))
+        .routes(routes!(credentials::list_keys, credentials::add_key))
+        .routes(routes!(credentials::revoke_key))
+        .routes(routes!(people::list_users, people::add_user))
+        .routes(routes!(people::get_user, people::put_user, people::remove_user))
+        .routes(routes!(login::log_in))
+        .routes(routes!(login::log_out))
+        .routes(routes!(login::get_session))
+        .routes(routes!(login::list_sessions))
+        .routes(routes!(login::end_session))
+        .routes(routes!(login::begin_totp, login::drop_totp))
+        .routes(routes!(login::confirm_totp))
+        .routes(routes!(login::put_password))
 }
 
 /// `/openapi.json` and `/docs`.

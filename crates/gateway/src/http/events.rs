@@ -10,6 +10,7 @@ use tidegate_rules::audit::Action;
 use tidegate_rules::changes::DeliveryState;
 use tidegate_rules::id::{DeliveryId, MerchantId};
 use tidegate_rules::notify::EventType;
+use tidegate_rules::people::Permission;
 use tidegate_rules::time::Time;
 use utoipa::{IntoParams, ToSchema};
 
@@ -104,7 +105,7 @@ pub async fn list_events(State(app): State<App>, caller: Caller, Params(query): 
         Some(id) if id.starts_with("evt_") => store.event_seq(&id).await?.ok_or_else(expected)?,
         Some(number) => number.parse::<i64>().ok().filter(|number| *number >= 0).ok_or_else(expected)?,
     };
-    let mut rows = store.events(caller.merchant(), after, kind, i64::from(limit).saturating_add(1)).await?;
+    let mut rows = store.events(caller.merchant()?, after, kind, i64::from(limit).saturating_add(1)).await?;
     let more = u32::try_from(rows.len()).is_ok_and(|count| count > limit);
     rows.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
     let next_cursor = rows.last().filter(|_| more).map(|row| row.seq.to_string());
@@ -151,7 +152,7 @@ pub struct EventList {
     responses((status = 200, body = EventList), (status = 401, body = ProblemBody), (status = 403, body = ProblemBody), (status = 404, body = ProblemBody), (status = 503, body = ProblemBody)))]
 pub async fn order_events(State(app): State<App>, caller: Caller, Path(id): Path<String>) -> Result<Answer, Problem> {
     caller.require(Scope::OrdersRead)?;
-    let row = orders::find(&app.gateway, Some(caller.merchant()), &id).await?;
+    let row = orders::find(&app.gateway, Some(caller.merchant()?), &id).await?;
     story(&app, &row).await
 }
 
@@ -159,7 +160,7 @@ pub async fn order_events(State(app): State<App>, caller: Caller, Path(id): Path
 #[utoipa::path(get, path = "/api/v1/admin/orders/{id}/events", tag = "orders", params(("id" = String, Path)),
     responses((status = 200, body = EventList), (status = 401, body = ProblemBody), (status = 403, body = ProblemBody), (status = 404, body = ProblemBody), (status = 503, body = ProblemBody)))]
 pub async fn admin_order_events(State(app): State<App>, caller: Caller, Path(id): Path<String>) -> Result<Answer, Problem> {
-    caller.require(Scope::Admin)?;
+    caller.may(Permission::AllOrdersRead)?;
     let row = orders::find(&app.gateway, None, &id).await?;
     story(&app, &row).await
 }
@@ -356,7 +357,7 @@ fn merchant_id(pointer: &str, text: &str) -> Result<MerchantId, Problem> {
 #[utoipa::path(get, path = "/api/v1/admin/webhook-deliveries", tag = "events", params(ListDeliveries),
     responses((status = 200, body = DeliveryPage), (status = 401, body = ProblemBody), (status = 403, body = ProblemBody), (status = 422, body = ProblemBody), (status = 503, body = ProblemBody)))]
 pub async fn list_deliveries(State(app): State<App>, caller: Caller, Params(query): Params<ListDeliveries>) -> Result<Answer, Problem> {
-    caller.require(Scope::Admin)?;
+    caller.may(Permission::AllOrdersRead)?;
     let limit = limit(query.limit)?;
     let status = query.status.map(|status| match status.as_str() {
         "due" | "delivered" | "failed" => Ok(status),
@@ -388,7 +389,7 @@ async fn delivery(app: &App, id: &str) -> Result<DeliveryRow, Problem> {
 #[utoipa::path(get, path = "/api/v1/admin/webhook-deliveries/{id}", tag = "events", params(("id" = String, Path)),
     responses((status = 200, body = DeliveryDetail), (status = 401, body = ProblemBody), (status = 403, body = ProblemBody), (status = 404, body = ProblemBody), (status = 503, body = ProblemBody)))]
 pub async fn get_delivery(State(app): State<App>, caller: Caller, Path(id): Path<String>) -> Result<Answer, Problem> {
-    caller.require(Scope::Admin)?;
+    caller.may(Permission::AllOrdersRead)?;
     let row = delivery(&app, &id).await?;
     let attempts = app.gateway.store.attempts(row.id).await?;
     let detail = DeliveryDetail {
@@ -405,7 +406,7 @@ pub async fn get_delivery(State(app): State<App>, caller: Caller, Path(id): Path
 #[utoipa::path(post, path = "/api/v1/admin/webhook-deliveries/{id}/retry", tag = "events", params(("id" = String, Path), ("Idempotency-Key" = Option<String>, Header)),
     responses((status = 202, body = DeliveryView), (status = 401, body = ProblemBody), (status = 403, body = ProblemBody), (status = 404, body = ProblemBody), (status = 409, body = ProblemBody), (status = 413, body = ProblemBody), (status = 422, body = ProblemBody), (status = 503, body = ProblemBody)))]
 pub async fn retry_delivery(State(app): State<App>, caller: Caller, Path(id): Path<String>, body: RawBody) -> Result<Response, Problem> {
-    caller.require(Scope::Admin)?;
+    caller.may(Permission::AllOrdersWrite)?;
     answer(&app, &caller, &body, async |_: Option<Keeper>| {
         let row = delivery(&app, &id).await?;
         app.gateway.store.send_again(&[row.id], clock::now()).await?;
@@ -442,7 +443,7 @@ pub struct Resent {
 #[utoipa::path(post, path = "/api/v1/admin/webhook-deliveries/retry", tag = "events", request_body = Resend, params(("Idempotency-Key" = Option<String>, Header)),
     responses((status = 202, body = Resent), (status = 400, body = ProblemBody), (status = 401, body = ProblemBody), (status = 403, body = ProblemBody), (status = 409, body = ProblemBody), (status = 413, body = ProblemBody), (status = 415, body = ProblemBody), (status = 422, body = ProblemBody), (status = 503, body = ProblemBody)))]
 pub async fn retry_deliveries(State(app): State<App>, caller: Caller, body: RawBody) -> Result<Response, Problem> {
-    caller.require(Scope::Admin)?;
+    caller.may(Permission::AllOrdersWrite)?;
     answer(&app, &caller, &body, async |_: Option<Keeper>| {
         let asked: Resend = body.json(EmptyBody::IsMalformed)?;
         let now = clock::now();

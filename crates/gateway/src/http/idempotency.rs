@@ -15,6 +15,7 @@ use super::auth::Caller;
 use super::request::RawBody;
 use super::{App, ProblemBody};
 use crate::clock;
+use crate::people::login::{PROOF_NEEDED, PROOF_WRONG};
 use crate::problem::{Problem, RACED};
 use crate::store::Commit;
 
@@ -100,7 +101,7 @@ where
     let key = header.to_str().ok().filter(|key| !key.is_empty() && key.len() <= KEY_MAX);
     let key = key.ok_or_else(|| Problem::invalid("Idempotency-Key", format!("expected 1 to {KEY_MAX} visible ASCII characters")))?;
     let keeper =
-        Keeper { scope: format!("{} {} {key}", caller.merchant(), body.call), body_mac: app.gateway.vault.fingerprint(&body.bytes) };
+        Keeper { scope: format!("{} {} {key}", caller.scope_of_keys(), body.call), body_mac: app.gateway.vault.fingerprint(&body.bytes) };
     if let Some(replay) = replay(app, &keeper).await? {
         return replay;
     }
@@ -112,6 +113,8 @@ where
         }
         // Worth trying again: not the answer for ever.
         Err(problem) if problem.status == StatusCode::TOO_MANY_REQUESTS || problem.status.is_server_error() => return Err(problem),
+        // The same request comes again with a second factor.
+        Err(problem) if [PROOF_NEEDED, PROOF_WRONG].contains(&problem.code) => return Err(problem),
         Err(problem) => (Answer::json(problem.status, &ProblemBody::from(&problem)), Kept::NotYet),
     };
     if kept == Kept::NotYet {

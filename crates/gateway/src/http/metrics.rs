@@ -8,10 +8,11 @@ use axum::http::header::CONTENT_TYPE;
 use axum::middleware;
 use axum::response::IntoResponse;
 use axum::routing::get;
+use tidegate_rules::people::Permission;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
-use super::auth::{Caller, Scope};
+use super::auth::Caller;
 use super::{App, around, stopped};
 use crate::clock;
 use crate::gateway::Gateway;
@@ -23,7 +24,7 @@ pub fn routes() -> Router<App> {
 }
 
 async fn with_key(State(app): State<App>, caller: Caller) -> Result<impl IntoResponse, Problem> {
-    caller.require(Scope::Admin)?;
+    caller.may(Permission::MetricsRead)?;
     if !app.gateway.config.metrics.enabled {
         return Err(Problem::not_found("page or call"));
     }

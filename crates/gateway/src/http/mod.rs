@@ -6,6 +6,7 @@
 mod api;
 mod auth;
 mod chain;
+mod credentials;
 mod customers;
 mod docs;
 mod events;
@@ -15,10 +16,13 @@ mod hand_in;
 mod health;
 mod hooks;
 mod idempotency;
+mod limits;
+mod login;
 mod metrics;
 mod notices;
 mod orders;
 mod pay;
+mod people;
 mod plans;
 mod request;
 mod safe;
@@ -42,11 +46,14 @@ use utoipa::ToSchema;
 
 use crate::clock;
 use crate::gateway::Gateway;
+use crate::people::throttle::Throttle;
 use crate::problem::{FieldError, Problem};
 
 pub use auth::{SCOPES, hash_key};
+pub use credentials::{KeyPage, KeyView};
 pub use docs::document;
 pub use metrics::serve as serve_metrics;
+pub use people::{UserPage, UserView};
 pub use wallets::{WalletPage, WalletView};
 
 /// How long requests under way may take after a stop was asked for.
@@ -70,6 +77,8 @@ pub struct App {
     gateway: Arc<Gateway>,
     keys: Arc<auth::Keys>,
     offenders: Arc<auth::Offenders>,
+    limits: Arc<limits::Limits>,
+    throttle: Arc<Throttle>,
     tries: Arc<hand_in::Tries>,
     stop: watch::Receiver<bool>,
 }
@@ -77,7 +86,7 @@ pub struct App {
 /// Every call of the gateway.
 fn router(app: App) -> Router {
     let (api, document) = docs::routes();
-    let gateway = Arc::clone(&app.gateway);
+    let (gateway, guarded) = (Arc::clone(&app.gateway), app.clone());
     Router::new()
         .merge(api)
         .merge(health::routes())
@@ -91,6 +100,7 @@ fn router(app: App) -> Router {
         .method_not_allowed_fallback(|| async {
             Problem::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "this call exists with another method; see the Allow header")
         })
+        .layer(middleware::from_fn_with_state(guarded, limits::guard))
         .layer(middleware::from_fn_with_state(gateway, around))
 }
 
@@ -185,7 +195,15 @@ impl IntoResponse for Problem {
 /// # Errors
 /// When the listener breaks.
 pub async fn serve(gateway: Arc<Gateway>, listener: TcpListener, stop: watch::Receiver<bool>) -> std::io::Result<()> {
-    let app = App { gateway, keys: Arc::default(), offenders: Arc::default(), tries: Arc::default(), stop: stop.clone() };
+    let app = App {
+        limits: Arc::new(limits::Limits::new(&gateway.config.limits)),
+        gateway,
+        keys: Arc::default(),
+        offenders: Arc::default(),
+        throttle: Arc::default(),
+        tries: Arc::default(),
+        stop: stop.clone(),
+    };
     let service = router(app).into_make_service_with_connect_info::<SocketAddr>();
     let server = axum::serve(listener, service).with_graceful_shutdown(stopped(stop.clone()));
     tokio::select! {

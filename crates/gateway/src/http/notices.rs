@@ -6,6 +6,7 @@ use axum::response::Response;
 use serde::{Deserialize, Serialize};
 use tidegate_rules::id::{NoticeId, OrderId};
 use tidegate_rules::notification::{Channel, NoticeStatus, Topic};
+use tidegate_rules::people::Permission;
 use utoipa::{IntoParams, ToSchema};
 
 use super::api::{cursor_after, limit, read_cursor};
@@ -126,7 +127,7 @@ pub async fn list_notifications(
     caller: Caller,
     Params(query): Params<ListNotifications>,
 ) -> Result<Answer, Problem> {
-    caller.require(Scope::Admin)?;
+    caller.may(Permission::AlertsRead)?;
     let limit = limit(query.limit)?;
     let status =
         query.status.map(|name| NoticeStatus::from_name(&name).ok_or_else(|| Problem::invalid("status", "expected due, sent or failed")));
@@ -201,7 +202,7 @@ pub async fn retry_notification(
     Path(id): Path<String>,
     body: RawBody,
 ) -> Result<Response, Problem> {
-    caller.require(Scope::Admin)?;
+    caller.may(Permission::AlertsWrite)?;
     answer(&app, &caller, &body, async |_: Option<Keeper>| {
         let _: NoFields = body.json(EmptyBody::MeansNoFields)?;
         let id: NoticeId = id.parse().map_err(|_| Problem::not_found("notification"))?;

@@ -8,10 +8,11 @@ use serde_json::{Map, Value};
 use tidegate_rules::block::Network;
 use tidegate_rules::id::MerchantId;
 use tidegate_rules::order::Cancel;
+use tidegate_rules::people::Permission;
 use utoipa::ToSchema;
 
 use super::api::{CreateOrder, ListOrders, OrderPage, metadata_text, moment, page_of_orders, text, web_url};
-use super::auth::{Caller, Scope};
+use super::auth::Caller;
 use super::idempotency::{Answer, Keeper, Kept, answer};
 use super::request::{EmptyBody, Params, RawBody};
 use super::safe::checked_reason;
@@ -44,6 +45,11 @@ pub(super) async fn merchant_named(gateway: &Gateway, pointer: &str, id: &str) -
     gateway.store.merchants().await?.into_iter().find(|merchant| merchant.id == id).ok_or_else(unknown)
 }
 
+/// The owner's own.
+pub(super) async fn main_merchant(gateway: &Gateway) -> Result<MerchantRow, Problem> {
+    gateway.store.merchants().await?.into_iter().find(|merchant| merchant.name == MAIN_MERCHANT).ok_or_else(Problem::internal)
+}
+
 /// Create an order for any merchant
 #[utoipa::path(post, path = "/api/v1/admin/orders", tag = "orders", request_body = AdminCreateOrder,
     params(("Idempotency-Key" = Option<String>, Header)),
@@ -51,15 +57,12 @@ pub(super) async fn merchant_named(gateway: &Gateway, pointer: &str, id: &str) -
         (status = 400, body = ProblemBody), (status = 401, body = ProblemBody), (status = 403, body = ProblemBody), (status = 409, description = "duplicate_merchant_order or idempotency_conflict", body = ProblemBody),
         (status = 413, body = ProblemBody), (status = 415, body = ProblemBody), (status = 422, body = ProblemBody), (status = 503, body = ProblemBody)))]
 pub async fn admin_create_order(State(app): State<App>, caller: Caller, body: RawBody) -> Result<Response, Problem> {
-    caller.require(Scope::Admin)?;
+    caller.may(Permission::AllOrdersWrite)?;
     answer(&app, &caller, &body, async |keeper: Option<Keeper>| {
         let mut asked = body.json::<CreateOrder>(EmptyBody::IsMalformed)?;
         let merchant = match asked.merchant_id.take() {
             Some(id) => merchant_named(&app.gateway, "/merchant_id", &id).await?,
-            None => {
-                let all = app.gateway.store.merchants().await?;
-                all.into_iter().find(|merchant| merchant.name == MAIN_MERCHANT).ok_or_else(Problem::internal)?
-            }
+            None => main_merchant(&app.gateway).await?,
         };
         let wish = asked.wish()?;
         let created = |view: &OrderView| Answer::json(StatusCode::CREATED, view).at(format!("/api/v1/admin/orders/{}", view.id));
@@ -76,7 +79,7 @@ pub async fn admin_create_order(State(app): State<App>, caller: Caller, body: Ra
 #[utoipa::path(get, path = "/api/v1/admin/orders", tag = "orders", params(ListOrders, ("merchant_id" = Option<String>, Query, description = "Of this merchant")),
     responses((status = 200, body = OrderPage), (status = 401, body = ProblemBody), (status = 403, body = ProblemBody), (status = 422, body = ProblemBody), (status = 503, body = ProblemBody)))]
 pub async fn admin_list_orders(State(app): State<App>, caller: Caller, Params(mut query): Params<ListOrders>) -> Result<Answer, Problem> {
-    caller.require(Scope::Admin)?;
+    caller.may(Permission::AllOrdersRead)?;
     let merchant =
         query.merchant_id.take().map(|id| id.parse().map_err(|_| Problem::invalid("merchant_id", "expected mer_…"))).transpose()?;
     let (mut filter, limit) = query.filter()?;
@@ -88,7 +91,7 @@ pub async fn admin_list_orders(State(app): State<App>, caller: Caller, Params(mu
 #[utoipa::path(get, path = "/api/v1/admin/orders/{id}", tag = "orders", params(("id" = String, Path)),
     responses((status = 200, body = OrderView), (status = 401, body = ProblemBody), (status = 403, body = ProblemBody), (status = 404, body = ProblemBody), (status = 503, body = ProblemBody)))]
 pub async fn admin_get_order(State(app): State<App>, caller: Caller, Path(id): Path<String>) -> Result<Answer, Problem> {
-    caller.require(Scope::Admin)?;
+    caller.may(Permission::AllOrdersRead)?;
     let row = orders::find(&app.gateway, None, &id).await?;
     Ok(Answer::json(StatusCode::OK, &orders::view(&app.gateway, &row, &app.gateway.heads())))
 }
@@ -152,7 +155,7 @@ impl UpdateOrder {
     responses((status = 200, body = OrderView), (status = 400, body = ProblemBody), (status = 401, body = ProblemBody), (status = 403, body = ProblemBody), (status = 404, body = ProblemBody),
         (status = 409, description = "order_not_pending or invalid_expires_at", body = ProblemBody), (status = 413, body = ProblemBody), (status = 415, body = ProblemBody), (status = 422, body = ProblemBody), (status = 503, body = ProblemBody)))]
 pub async fn admin_update_order(State(app): State<App>, caller: Caller, Path(id): Path<String>, body: RawBody) -> Result<Answer, Problem> {
-    caller.require(Scope::Admin)?;
+    caller.may(Permission::AllOrdersWrite)?;
     let edit = body.json::<UpdateOrder>(EmptyBody::IsMalformed)?.edit()?;
     let view = orders::edit(&app.gateway, &id, &edit, &caller.doer()).await?;
     Ok(Answer::json(StatusCode::OK, &view))
@@ -185,7 +188,7 @@ pub async fn admin_confirm_order(
     Path(id): Path<String>,
     body: RawBody,
 ) -> Result<Response, Problem> {
-    caller.require(Scope::Admin)?;
+    caller.may(Permission::AllOrdersWrite)?;
     answer(&app, &caller, &body, async |keeper: Option<Keeper>| {
         let asked: ConfirmOrder = body.json(EmptyBody::IsMalformed)?;
         let reason = checked_reason(&asked.reason)?;
@@ -229,7 +232,7 @@ pub async fn admin_cancel_order(
     Path(id): Path<String>,
     body: RawBody,
 ) -> Result<Response, Problem> {
-    caller.require(Scope::Admin)?;
+    caller.may(Permission::AllOrdersWrite)?;
     answer(&app, &caller, &body, async |keeper: Option<Keeper>| {
         let asked: AdminCancelOrder = body.json(EmptyBody::IsMalformed)?;
         let reason = text("reason", Some(checked_reason(&asked.reason)?.to_owned()))?;

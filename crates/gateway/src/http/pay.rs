@@ -17,6 +17,7 @@ use tidegate_rules::amount::Amount;
 use tidegate_rules::block::Network;
 use tidegate_rules::order::{Depth, Exception, Heads, PaymentStatus, Status};
 use tidegate_rules::time::Time;
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::sync::broadcast::error::RecvError;
 
 use super::request::{EmptyBody, Params, RawBody};
@@ -311,8 +312,9 @@ async fn events(State(app): State<App>, Path(id): Path<String>, headers: HeaderM
         Some(last) => app.gateway.store.event_seq(last).await?,
         None => None,
     };
+    let place = app.limits.stream()?;
     let keep_alive = KeepAlive::new().interval(COMMENT_EVERY).text("");
-    Ok(Sse::new(live(app, row, after)).keep_alive(keep_alive).into_response())
+    Ok(Sse::new(live(app, row, after, place)).keep_alive(keep_alive).into_response())
 }
 
 /// What a page's connection has sent.
@@ -323,15 +325,16 @@ struct Sent {
 }
 
 /// The events of a page's connection. Each carries the whole public order, so a page that missed
-/// some is right again with the next; the id is that of the last event of the order.
-fn live(app: App, row: OrderRow, after: Option<i64>) -> impl Stream<Item = Result<sse::Event, Infallible>> {
+/// some is right again with the next; the id is that of the last event of the order. The place is
+/// free again when the page goes.
+fn live(app: App, row: OrderRow, after: Option<i64>, place: OwnedSemaphorePermit) -> impl Stream<Item = Result<sse::Event, Infallible>> {
     let signals = app.gateway.listen();
     let sent = Sent { seq: after.unwrap_or(0), last_id: String::new(), data: String::new() };
-    futures_util::stream::unfold((app, row, signals, sent), |(app, mut row, mut signals, mut sent)| async move {
+    futures_util::stream::unfold((app, row, signals, sent, place), |(app, mut row, mut signals, mut sent, place)| async move {
         loop {
             let stop = stopped(app.stop.clone());
             match snapshot(&app.gateway, &mut row, &mut sent).await {
-                Ok(Some(event)) => return Some((Ok(event), (app, row, signals, sent))),
+                Ok(Some(event)) => return Some((Ok(event), (app, row, signals, sent, place))),
                 Ok(None) => {}
                 Err(problem) => tracing::warn!(order = %row.id, code = problem.code, "a checkout page could not be updated"),
             }

@@ -1,19 +1,26 @@
 //! Reads requests strictly: bodies as JSON with every field known, queries likewise. What is wrong
 //! is said with a pointer to it.
 
+use std::time::Duration;
+
 use axum::body::Bytes;
 use axum::extract::{FromRequest, FromRequestParts, Query, Request};
 use axum::http::header::CONTENT_TYPE;
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode, Uri};
 use futures_util::StreamExt as _;
+use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 use super::App;
+use crate::config::SecretText;
 use crate::problem::Problem;
 
 /// The largest body of a request.
 const BODY_MAX: usize = 256 * 1024;
+
+/// How long a body may take to arrive: whoever sends it byte by byte holds a place meanwhile.
+const BODY_TIME_MAX: Duration = Duration::from_secs(20);
 
 /// How much of a body that is too large is read before its sender is cut off.
 const BODY_DISCARD_MAX: usize = 16 * 1024 * 1024;
@@ -37,7 +44,10 @@ impl FromRequest<App> for RawBody {
     async fn from_request(request: Request, _: &App) -> Result<Self, Problem> {
         let headers = request.headers().clone();
         let call = format!("{} {}", request.method(), request.uri().path());
-        let bytes = read_body(request).await?;
+        let bytes = tokio::time::timeout(BODY_TIME_MAX, read_body(request)).await.map_err(|_| {
+            let detail = format!("the body did not arrive within {} s", BODY_TIME_MAX.as_secs());
+            Problem::new(StatusCode::REQUEST_TIMEOUT, "body_too_slow", detail)
+        })??;
         Ok(Self { headers, call, bytes })
     }
 }
@@ -79,6 +89,19 @@ impl RawBody {
             ));
         }
         parse(&self.bytes)
+    }
+}
+
+/// A secret in a body.
+pub struct Hidden(pub SecretText);
+
+impl<'de> Deserialize<'de> for Hidden {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        // A wrong type must not echo what was sent, which serde's own message would.
+        match serde_json::Value::deserialize(deserializer)? {
+            serde_json::Value::String(text) => Ok(Self(SecretText::new(text))),
+            _ => Err(serde::de::Error::custom("expected a string")),
+        }
     }
 }
 

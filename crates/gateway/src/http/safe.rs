@@ -6,6 +6,7 @@ use axum::response::Response;
 use serde::{Deserialize, Serialize};
 use tidegate_rules::alert::{AlertKind, AlertStatus};
 use tidegate_rules::id::{AlertId, WalletId};
+use tidegate_rules::people::Permission;
 use tidegate_rules::wallet::{RiskLevel, WalletStatus};
 use utoipa::{IntoParams, ToSchema};
 
@@ -195,7 +196,7 @@ pub struct ListAlerts {
 #[utoipa::path(get, path = "/api/v1/admin/alerts", tag = "safe", params(ListAlerts),
     responses((status = 200, body = AlertPage), (status = 401, body = ProblemBody), (status = 403, body = ProblemBody), (status = 422, body = ProblemBody), (status = 503, body = ProblemBody)))]
 pub async fn list_alerts(State(app): State<App>, caller: Caller, Params(query): Params<ListAlerts>) -> Result<Answer, Problem> {
-    caller.require(Scope::Admin)?;
+    caller.may(Permission::AlertsRead)?;
     let limit = limit(query.limit)?;
     let status = query
         .status
@@ -221,7 +222,7 @@ pub struct AlertWord {
 }
 
 async fn alert_step(app: App, caller: Caller, id: String, body: RawBody, to: AlertStatus) -> Result<Response, Problem> {
-    caller.require(Scope::Admin)?;
+    caller.may(Permission::AlertsWrite)?;
     answer(&app, &caller, &body, async |_: Option<Keeper>| {
         let asked: AlertWord = body.json(EmptyBody::MeansNoFields)?;
         let reason = asked.reason.as_deref().map(checked_reason).transpose()?;
@@ -253,7 +254,7 @@ pub struct AuditView {
     seq: u64,
     /// When.
     at: String,
-    /// Who: an API key, a user of the machine, or the program.
+    /// Who: an API key, a user, somebody at the machine, or the program.
     #[schema(example = "key_019a5a0fca7e7bd0a3f2c8e1b4d96f70")]
     actor: String,
     /// What.
@@ -318,7 +319,7 @@ pub struct ListAudit {
 #[utoipa::path(get, path = "/api/v1/admin/audit", tag = "safe", params(ListAudit),
     responses((status = 200, body = AuditPage), (status = 401, body = ProblemBody), (status = 403, body = ProblemBody), (status = 422, body = ProblemBody), (status = 503, body = ProblemBody)))]
 pub async fn list_audit(State(app): State<App>, caller: Caller, Params(query): Params<ListAudit>) -> Result<Answer, Problem> {
-    caller.require(Scope::Admin)?;
+    caller.may(Permission::AuditRead)?;
     let limit = limit(query.limit)?;
     let before = read_cursor(query.cursor)?
         .map(|cursor| cursor.parse::<u64>().map_err(|_| Problem::invalid("cursor", "expected next_cursor of a page")));

@@ -7,15 +7,15 @@ use serde::{Deserialize, Serialize};
 use tidegate_rules::block::Network;
 use tidegate_rules::changes::NewWallet;
 use tidegate_rules::id::WalletId;
+use tidegate_rules::people::Permission;
 use tidegate_rules::wallet::{WalletKind, WalletStatus};
 use utoipa::{IntoParams, ToSchema};
 
 use super::api::{cursor_after, limit, read_cursor};
 use super::auth::{Caller, Scope};
 use super::idempotency::{Answer, Keeper, Kept, answer};
-use super::request::{EmptyBody, Params, RawBody};
+use super::request::{EmptyBody, Hidden, Params, RawBody};
 use super::{App, ProblemBody};
-use crate::config::SecretText;
 use crate::orders::part_named;
 use crate::pool::{Batch, GENERATE_MAX};
 use crate::problem::Problem;
@@ -192,22 +192,9 @@ pub struct ImportWallet {
     network: String,
     /// 64 hex digits, with or without 0x. Never shown again.
     #[schema(value_type = String)]
-    private_key: PrivateKey,
+    private_key: Hidden,
     /// What to call it.
     name: Option<String>,
-}
-
-/// A private key on its way into the vault.
-struct PrivateKey(SecretText);
-
-impl<'de> Deserialize<'de> for PrivateKey {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        // A wrong type must not echo what was sent, which serde's own message would.
-        match serde_json::Value::deserialize(deserializer)? {
-            serde_json::Value::String(text) => Ok(Self(SecretText::new(text))),
-            _ => Err(serde::de::Error::custom("expected a string of 64 hex digits")),
-        }
-    }
 }
 
 /// Take in a wallet by its private key
@@ -215,9 +202,10 @@ impl<'de> Deserialize<'de> for PrivateKey {
     responses((status = 201, body = WalletView), (status = 400, body = ProblemBody), (status = 401, body = ProblemBody), (status = 403, body = ProblemBody),
         (status = 409, description = "wallet_exists", body = ProblemBody), (status = 413, body = ProblemBody), (status = 415, body = ProblemBody), (status = 422, description = "invalid_private_key, or another field", body = ProblemBody), (status = 503, body = ProblemBody)))]
 pub async fn import_wallet(State(app): State<App>, caller: Caller, body: RawBody) -> Result<Response, Problem> {
-    caller.require(Scope::WalletsWrite)?;
+    caller.may(Permission::WalletsImport)?;
     answer(&app, &caller, &body, async |keeper: Option<Keeper>| {
         let asked: ImportWallet = body.json(EmptyBody::IsMalformed)?;
+        caller.prove(&app, Permission::WalletsImport).await?;
         let name = checked_name("/name", asked.name)?;
         let part = part_named(&app.gateway, &Network::new(&asked.network))?;
         let made = |wallet: &NewWallet| {

@@ -23,7 +23,7 @@ use tidegate_rules::time::Time;
 use super::notices;
 use super::rows::{DEPOSITS, parse};
 use super::safe::alert;
-use super::{Commit, Engine, StoreError};
+use super::{Commit, Engine, StoreError, people};
 use crate::alerts::AlertView;
 use crate::plans::ActivatedView;
 use crate::start::MAIN_MERCHANT;
@@ -86,6 +86,7 @@ pub(super) async fn apply(db: &mut AnyConnection, engine: Engine, group: &[&Chan
     for change in all(group, |changes| &changes.templates) {
         notices::change_template(db, change).await?;
     }
+    // Before webhook addresses change: that one changed is told where it went until now.
     for alert in all(group, |changes| &changes.alerts) {
         insert_alert(db, alert).await?;
     }
@@ -98,6 +99,9 @@ pub(super) async fn apply(db: &mut AnyConnection, engine: Engine, group: &[&Chan
         must!(put_webhook_url(db, *merchant, url.as_deref()));
     }
     insert_api_keys(db, &all(group, |changes| &changes.new_api_keys)).await?;
+    for change in all(group, |changes| &changes.people) {
+        must!(people::change(db, change));
+    }
     must!(reseal(db, &all(group, |changes| &changes.reseals)));
     for change in all(group, |changes| &changes.alert_changes) {
         must!(change_alert(db, change));
@@ -783,13 +787,16 @@ async fn put_webhook_url(db: &mut AnyConnection, merchant: MerchantId, url: Opti
 
 async fn insert_api_keys(db: &mut AnyConnection, keys: &[&NewApiKey]) -> Result<(), sqlx::Error> {
     for key in keys {
-        sqlx::query("INSERT INTO api_keys (id, merchant_id, secret_hash, scopes, livemode, created_at) VALUES ($1, $2, $3, $4, $5, $6)")
-            .bind(&key.id)
+        sqlx::query("INSERT INTO api_keys (id, merchant_id, secret_hash, scopes, livemode, created_at, name, expires_at, allowed_ips) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)")
+            .bind(key.id.to_string())
             .bind(key.merchant.to_string())
             .bind(&key.secret_hash)
             .bind(&key.scopes)
             .bind(i64::from(key.livemode))
             .bind(key.created_at.millis())
+            .bind(key.name.as_deref())
+            .bind(millis(key.expires_at))
+            .bind(&key.allowed_ips)
             .execute(&mut *db)
             .await?;
     }
@@ -805,6 +812,8 @@ pub(super) const fn place(place: SealedIn) -> (&'static str, &'static str, &'sta
         SealedIn::Seed => ("key_sources", "id", "sealed"),
         SealedIn::SourceMac => ("key_sources", "id", "mac"),
         SealedIn::WebhookSecret => ("merchants", "id", "webhook_secret"),
+        SealedIn::PreviousSecret => ("merchants", "id", "previous_secret"),
+        SealedIn::TotpSecret => ("users", "id", "totp_secret"),
         SealedIn::Setting => ("settings", "name", "value"),
     }
 }

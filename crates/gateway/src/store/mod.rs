@@ -12,6 +12,7 @@ mod chain;
 mod events;
 mod fuse;
 mod notices;
+mod people;
 mod plans;
 mod read;
 mod rows;
@@ -30,6 +31,7 @@ pub use chain::{BalanceRow, HintRow, JobRow, JobStatus};
 pub use events::{AttemptRow, DeliveryFilter, DeliveryRow};
 pub use fuse::{Fuse, Side};
 pub use notices::{EventCount, NoticeFilter, NoticeRow, TellingRow, TemplateRow};
+pub use people::{SessionRow, TotpRow, UserRow};
 pub use plans::{PeriodRow, PlanRow};
 pub use read::{OrderFilter, TransferFilter, WalletFilter};
 pub use rows::{
@@ -229,7 +231,7 @@ impl Store {
             .execute(&self.readers)
             .await?;
         sqlx::query("DELETE FROM commits WHERE at < $1").bind(day_ago).execute(&self.readers).await?;
-        Ok(())
+        self.forget_credentials(now).await
     }
 
     /// Answers if the database does.

@@ -17,8 +17,8 @@ use tidegate_rules::wallet::{WalletKind, WalletStatus};
 use super::apply::height;
 use super::events::state;
 use super::rows::{
-    ApiKeyRow, DueDelivery, EventRow, Found, KeptAnswerRow, MerchantRow, NetworkRow, OrderRow, TransferRow, WalletCount, WalletRow,
-    address, depth_of, event, lease, named, network, number, number_some, order_row, parse, time, time_some, transfer, wallet,
+    DueDelivery, EventRow, Found, KeptAnswerRow, NetworkRow, OrderRow, TransferRow, WalletCount, WalletRow, address, depth_of, event,
+    lease, named, network, number, number_some, order_row, parse, time, time_some, transfer, wallet,
 };
 use super::{Engine, Store, StoreError};
 
@@ -185,31 +185,6 @@ impl Store {
             .execute(&self.readers)
             .await?;
         self.setting(name).await?.ok_or_else(|| StoreError::corrupt("setting", name))
-    }
-
-    /// Which merchants are there?
-    pub async fn merchants(&self) -> Found<Vec<MerchantRow>> {
-        let rows = sqlx::query("SELECT id, name, webhook_url, webhook_secret FROM merchants ORDER BY id").fetch_all(&self.readers).await?;
-        rows.iter()
-            .map(|row| {
-                Ok(MerchantRow {
-                    id: parse(row, "id")?,
-                    name: row.try_get("name")?,
-                    webhook_url: row.try_get("webhook_url")?,
-                    webhook_secret: row.try_get("webhook_secret")?,
-                })
-            })
-            .collect()
-    }
-
-    /// Whose key hashes to this?
-    pub async fn api_key(&self, secret_hash: &str) -> Found<Option<ApiKeyRow>> {
-        let row = sqlx::query("SELECT id, merchant_id, scopes FROM api_keys WHERE secret_hash = $1")
-            .bind(secret_hash)
-            .fetch_optional(&self.readers)
-            .await?;
-        row.map(|row| Ok(ApiKeyRow { id: row.try_get("id")?, merchant: parse(&row, "merchant_id")?, scopes: row.try_get("scopes")? }))
-            .transpose()
     }
 
     /// Where is the follower of this network? `None` for one never seen.

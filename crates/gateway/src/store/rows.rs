@@ -12,7 +12,7 @@ use tidegate_rules::amount::Amount;
 use tidegate_rules::block::{Address, BlockRef, Hash, Network, TransferKey};
 use tidegate_rules::books::Difference;
 use tidegate_rules::changes::{DeliveryState, Details, Recorded};
-use tidegate_rules::id::{DeliveryId, LeaseId, MerchantId, OrderId, SourceId, Subject, TransferId, WalletId};
+use tidegate_rules::id::{DeliveryId, KeyId, LeaseId, MerchantId, OrderId, SourceId, Subject, TransferId, WalletId};
 use tidegate_rules::lease::Lease;
 use tidegate_rules::order::{
     self, Confirmation, Depth, Exception, Facts, Mark, Order, Paid, PaidBy, Payment, PaymentStatus, Purpose, Status, Tally, Terms,
@@ -37,17 +37,35 @@ pub struct MerchantRow {
     pub webhook_url: Option<String>,
     /// Its webhook secret, sealed.
     pub webhook_secret: String,
+    /// The secret it had before, sealed, and until when that signs too.
+    pub previous_secret: Option<(String, Time)>,
+    /// Since when.
+    pub created_at: Time,
 }
 
 /// An API key.
 #[derive(Clone, Debug)]
 pub struct ApiKeyRow {
     /// Its id.
-    pub id: String,
+    pub id: KeyId,
     /// Whose.
     pub merchant: MerchantId,
     /// What it may do, space separated.
     pub scopes: String,
+    /// For real money?
+    pub livemode: bool,
+    /// What people call it.
+    pub name: Option<String>,
+    /// The addresses and networks it may be used from, space separated; empty for all.
+    pub allowed_ips: String,
+    /// Since when.
+    pub created_at: Time,
+    /// Until when it is good.
+    pub expires_at: Option<Time>,
+    /// When it was used last; up to a minute old.
+    pub last_used_at: Option<Time>,
+    /// Since when it is void.
+    pub revoked_at: Option<Time>,
 }
 
 /// Where the follower of a network is.

@@ -56,6 +56,7 @@ mod notices;
 mod orders;
 mod payment_on_anvil;
 mod payment_on_postgres;
+mod people;
 mod safe;
 mod scan;
 mod simulation;

@@ -539,6 +539,9 @@ async fn a_database_of_the_first_schema_is_migrated_before_it_is_backed_up() {
          ALTER TABLE wallet_balances DROP COLUMN incoming; ALTER TABLE wallet_balances DROP COLUMN outgoing;
          ALTER TABLE networks DROP COLUMN floor; DROP INDEX idx_transactions_disposition;
          DROP TABLE second_readers; DROP TABLE jobs; DROP TABLE chain_messages; DROP TABLE chain_hints;
+         DROP TABLE users; DROP TABLE sessions; ALTER TABLE merchants DROP COLUMN previous_secret; ALTER TABLE merchants DROP COLUMN previous_until;
+         ALTER TABLE api_keys DROP COLUMN name; ALTER TABLE api_keys DROP COLUMN expires_at; ALTER TABLE api_keys DROP COLUMN allowed_ips;
+         ALTER TABLE api_keys DROP COLUMN last_used_at; ALTER TABLE api_keys DROP COLUMN revoked_at;
          DROP TABLE key_sources; DROP TABLE derivations; DROP TABLE audit_log; DROP TABLE audit_head; DROP INDEX idx_alerts_status;
          DROP INDEX idx_wallets_derived; DROP INDEX idx_wallets_available_network; DROP INDEX idx_wallets_paid;
          DROP INDEX idx_transactions_wallet; DROP INDEX idx_transactions_payer;

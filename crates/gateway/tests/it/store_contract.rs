@@ -28,12 +28,13 @@ use tidegate_rules::changes::{
     Reconciled, Recorded, Reseal, SealedIn, TemplateChange, Told, ToldMark, TransferChange, WalletChange, WalletMove,
 };
 use tidegate_rules::id::{
-    AlertId, DeliveryId, EventId, JobId, KeyId, LeaseId, MerchantId, NoticeId, OrderId, SourceId, TransferId, WalletId,
+    AlertId, DeliveryId, EventId, JobId, KeyId, LeaseId, MerchantId, NoticeId, OrderId, SessionId, SourceId, TransferId, UserId, WalletId,
 };
 use tidegate_rules::lease::Lease;
 use tidegate_rules::notification::{Channel, Language, NoticeStatus, Topic};
 use tidegate_rules::notify::EventType;
 use tidegate_rules::order::{self, Confirmation, Depth, Exception, Facts, Mark, Order, Paid, PaidBy, Payment, Status, Tally, Terms};
+use tidegate_rules::people::{NewSession, NewUser, PeopleChange, Role, UserMove, UserStatus};
 use tidegate_rules::time::{Span, Time};
 use tidegate_rules::wallet::{RiskLevel, WalletKind, WalletStatus, lease_ended, may_lease};
 
@@ -91,6 +92,11 @@ contract!(
     a_database_is_not_migrated_unasked,
     two_that_open_an_empty_database_at_once_both_may,
     settings_merchants_and_keys_are_kept,
+    users_change_from_where_they_were_read,
+    an_owner_is_always_left,
+    a_code_is_used_once,
+    sessions_begin_are_listed_and_end,
+    a_webhook_secret_is_replaced_where_it_stands,
     what_wallets_held_is_kept_and_forgotten,
     only_what_moved_counts_against_the_chain,
     a_second_reader_moves_from_where_it_was,
@@ -2216,7 +2222,7 @@ async fn a_database_is_not_migrated_unasked(ground: Ground) {
 async fn two_that_open_an_empty_database_at_once_both_may(ground: Ground) {
     let openings = join_all((0..8).map(|_| ground.try_open(Migrate::Yes))).await;
     let stores: Vec<Store> = openings.into_iter().map(|opened| opened.unwrap()).collect();
-    assert_eq!(ground.look("SELECT name FROM schema_versions").await, ["first", "safe", "chains", "orders", "notices"]);
+    assert_eq!(ground.look("SELECT name FROM schema_versions").await, ["first", "safe", "chains", "orders", "notices", "people"]);
     // Each of them writes, and all read the same.
     for store in &stores {
         add_wallets(store, 2).await;
@@ -2247,19 +2253,238 @@ async fn settings_merchants_and_keys_are_kept(ground: Ground) {
     assert_eq!((found.len(), found[0].id, found[0].webhook_url.clone()), (2, main.id, main.webhook_url.clone()));
 
     let key = NewApiKey {
-        id: KeyId::new(at(0), id_bytes()).to_string(),
+        id: KeyId::new(at(0), id_bytes()),
         merchant: main.id,
         secret_hash: "hash".into(),
         scopes: "orders:read orders:write".into(),
         livemode: true,
+        name: Some("shop backend".into()),
+        expires_at: Some(at(900)),
+        allowed_ips: "10.0.0.0/8 192.0.2.1/32".into(),
         created_at: at(1),
     };
     let add = async |key: NewApiKey| store.commit(Changes { new_api_keys: vec![key], ..Changes::default() }).await.unwrap();
     assert_eq!(add(key.clone()).await, Commit::Done);
-    assert_eq!(add(NewApiKey { id: "key_2".into(), ..key.clone() }).await, Commit::Conflict);
+    assert_eq!(add(NewApiKey { id: KeyId::new(at(0), id_bytes()), ..key.clone() }).await, Commit::Conflict);
     let found = store.api_key("hash").await.unwrap().unwrap();
-    assert_eq!((found.id, found.merchant, found.scopes), (key.id, main.id, key.scopes));
+    assert_eq!((found.id, found.merchant, found.scopes), (key.id, main.id, key.scopes.clone()));
+    assert_eq!((found.name, found.expires_at, found.allowed_ips), (key.name.clone(), key.expires_at, key.allowed_ips.clone()));
+    assert_eq!((found.livemode, found.last_used_at, found.revoked_at), (true, None, None));
     assert!(store.api_key("another hash").await.unwrap().is_none());
+
+    store.key_used(key.id, at(5)).await.unwrap();
+    store.key_used(key.id, at(4)).await.unwrap();
+    let bare = NewApiKey {
+        id: KeyId::new(at(1), id_bytes()),
+        merchant: MerchantId::new(at(0), id_bytes()),
+        secret_hash: "bare".into(),
+        name: None,
+        expires_at: None,
+        allowed_ips: String::new(),
+        ..key.clone()
+    };
+    assert_eq!(add(bare.clone()).await, Commit::Done);
+    let page = store.api_keys(None, None, 10).await.unwrap();
+    assert_eq!(page.iter().map(|row| (row.id, row.last_used_at)).collect::<Vec<_>>(), [(bare.id, None), (key.id, Some(at(5)))]);
+    let ids = |rows: Vec<tidegate::store::ApiKeyRow>| rows.iter().map(|row| row.id).collect::<Vec<_>>();
+    assert_eq!(ids(store.api_keys(Some(main.id), None, 10).await.unwrap()), [key.id]);
+    assert_eq!(ids(store.api_keys(None, Some(bare.id.to_string()), 10).await.unwrap()), [key.id]);
+
+    let revoke = Changes { people: vec![PeopleChange::RevokeKey { id: key.id, at: at(9) }], ..Changes::default() };
+    done(&store, revoke.clone()).await;
+    refused(&store, revoke).await;
+    assert!(store.api_key("hash").await.unwrap().is_none(), "a key that was revoked is none");
+    assert_eq!(store.api_key_by_id(key.id).await.unwrap().unwrap().revoked_at, Some(at(9)));
+    assert!(store.api_key("bare").await.unwrap().is_some());
+}
+
+fn new_user(email: &str, role: Role) -> NewUser {
+    NewUser { id: UserId::new(at(1), id_bytes()), email: email.into(), role, password_hash: "$argon2id$".into(), created_at: at(1) }
+}
+
+async fn add_user(store: &Store, email: &str, role: Role) -> NewUser {
+    let user = new_user(email, role);
+    done(store, people(vec![PeopleChange::NewUser(user.clone())])).await;
+    user
+}
+
+fn people(people: Vec<PeopleChange>) -> Changes {
+    Changes { people, ..Changes::default() }
+}
+
+fn user_change(id: UserId, version: i64, kind: UserMove) -> Changes {
+    people(vec![PeopleChange::User { id, version, kind }])
+}
+
+async fn users_change_from_where_they_were_read(ground: Ground) {
+    let store = ground.open().await;
+    let support = add_user(&store, "support@shop.example", Role::Support).await;
+    let owner = add_user(&store, "owner@shop.example", Role::Owner).await;
+    refused(&store, people(vec![PeopleChange::NewUser(new_user("owner@shop.example", Role::Viewer))])).await;
+    let found = store.user_by_email("owner@shop.example").await.unwrap().unwrap();
+    assert_eq!((found.id, found.role, found.status, found.version), (owner.id, Role::Owner, UserStatus::Active, 1));
+    assert_eq!((found.totp.is_none(), found.last_login_at, found.password_hash.expose()), (true, None, "$argon2id$"));
+    assert!(store.user_by_email("nobody@shop.example").await.unwrap().is_none());
+    let ids = |rows: Vec<tidegate::store::UserRow>| rows.iter().map(|row| row.id).collect::<Vec<_>>();
+    assert_eq!(ids(store.users(None, 10).await.unwrap()), [owner.id, support.id]);
+    assert_eq!(ids(store.users(Some(owner.id.to_string()), 10).await.unwrap()), [support.id]);
+
+    done(&store, user_change(support.id, 1, UserMove::Put { role: Role::Operator, status: UserStatus::Disabled })).await;
+    refused(&store, user_change(support.id, 1, UserMove::Password("other".into()))).await;
+    done(&store, user_change(support.id, 2, UserMove::Password("other".into()))).await;
+    let found = store.user(support.id).await.unwrap().unwrap();
+    assert_eq!((found.role, found.status, found.password_hash.expose(), found.version), (Role::Operator, UserStatus::Disabled, "other", 3));
+    done(&store, user_change(support.id, 3, UserMove::Remove)).await;
+    assert!(store.user(support.id).await.unwrap().is_none());
+}
+
+async fn an_owner_is_always_left(ground: Ground) {
+    let store = ground.open().await;
+    // Nobody was an owner: nothing is lost by a change.
+    let viewer = add_user(&store, "viewer@shop.example", Role::Viewer).await;
+    done(&store, user_change(viewer.id, 1, UserMove::Put { role: Role::Support, status: UserStatus::Active })).await;
+    let one = add_user(&store, "one@shop.example", Role::Owner).await;
+    assert_eq!(store.owners_besides(one.id).await.unwrap(), 0);
+    refused(&store, user_change(one.id, 1, UserMove::Remove)).await;
+    refused(&store, user_change(one.id, 1, UserMove::Put { role: Role::Operator, status: UserStatus::Active })).await;
+    refused(&store, user_change(one.id, 1, UserMove::Put { role: Role::Owner, status: UserStatus::Disabled })).await;
+    assert!(store.user(one.id).await.unwrap().is_some());
+
+    // Two owners who remove each other at the same moment, again and again: one is left.
+    for round in 0..10 {
+        let other = add_user(&store, &format!("other{round}@shop.example"), Role::Owner).await;
+        let third = add_user(&store, &format!("third{round}@shop.example"), Role::Owner).await;
+        let version = store.user(one.id).await.unwrap().unwrap().version;
+        done(&store, user_change(one.id, version, UserMove::Put { role: Role::Owner, status: UserStatus::Active })).await;
+        let gone = [(one.id, version + 1), (other.id, 1), (third.id, 1)].map(|(id, version)| {
+            let store = store.clone();
+            let demoted = UserMove::Put { role: Role::Viewer, status: UserStatus::Active };
+            tokio::spawn(async move { store.commit(user_change(id, version, demoted)).await.unwrap() })
+        });
+        let gone = join_all(gone).await.into_iter().filter(|outcome| *outcome.as_ref().unwrap() == Commit::Done).count();
+        let left = store.users(None, 100).await.unwrap().into_iter().filter(|row| row.role == Role::Owner).count();
+        assert!(left >= 1 && gone + left == 3, "round {round}: {gone} went, {left} are left");
+        let row = store.user(one.id).await.unwrap().unwrap();
+        done(&store, user_change(one.id, row.version, UserMove::Put { role: Role::Owner, status: UserStatus::Active })).await;
+        for row in store.users(None, 100).await.unwrap().into_iter().filter(|row| row.id != one.id && row.role == Role::Owner) {
+            done(&store, user_change(row.id, row.version, UserMove::Remove)).await;
+        }
+    }
+}
+
+async fn a_code_is_used_once(ground: Ground) {
+    let store = ground.open().await;
+    let user = add_user(&store, "owner@shop.example", Role::Owner).await;
+    let used = |step| people(vec![PeopleChange::TotpUsed { user: user.id, step }]);
+    refused(&store, used(5)).await;
+    done(&store, user_change(user.id, 1, UserMove::OfferTotp("v1.aaaaaaaa.sealed".into()))).await;
+    refused(&store, used(5)).await;
+    let found = store.user(user.id).await.unwrap().unwrap();
+    assert!(found.second_factor().is_none() && found.totp.is_some(), "offered, not in use");
+    done(&store, user_change(user.id, 2, UserMove::ConfirmTotp(10))).await;
+    let found = store.user(user.id).await.unwrap().unwrap();
+    assert_eq!(found.second_factor().map(|totp| (totp.secret.as_str(), totp.step)), Some(("v1.aaaaaaaa.sealed", 10)));
+    refused(&store, user_change(user.id, 3, UserMove::OfferTotp("v1.aaaaaaaa.another".into()))).await;
+    refused(&store, used(9)).await;
+    refused(&store, used(10)).await;
+    let race = join_all((0..8).map(|_| store.commit(used(11)))).await;
+    assert_eq!(race.into_iter().filter(|outcome| *outcome.as_ref().unwrap() == Commit::Done).count(), 1, "of many at once one");
+    assert_eq!(store.user(user.id).await.unwrap().unwrap().version, 3, "a code does not make what was read old");
+
+    let found = store.sealed_by_others(SealedIn::TotpSecret, "bbbbbbbb", "", 10).await.unwrap();
+    assert_eq!(found, [(user.id.to_string(), "v1.aaaaaaaa.sealed".to_owned())]);
+    done(&store, user_change(user.id, 3, UserMove::DropTotp)).await;
+    assert!(store.user(user.id).await.unwrap().unwrap().totp.is_none());
+    assert_eq!(store.sealed_by_others(SealedIn::TotpSecret, "bbbbbbbb", "", 10).await.unwrap(), []);
+}
+
+async fn sessions_begin_are_listed_and_end(ground: Ground) {
+    let store = ground.open().await;
+    let user = add_user(&store, "owner@shop.example", Role::Owner).await;
+    let other = add_user(&store, "viewer@shop.example", Role::Viewer).await;
+    let session = |of: &NewUser, n: i64| NewSession {
+        id: SessionId::new(at(n), id_bytes()),
+        user: of.id,
+        token_hash: format!("hash {} {n}", of.id),
+        address: format!("192.0.2.{n}"),
+        agent: "a browser".into(),
+        created_at: at(n),
+        expires_at: at(1_000 + n),
+    };
+    let sessions: Vec<NewSession> = (1..=4).map(|n| session(&user, n)).collect();
+    for new in sessions.iter().chain([&session(&other, 9)]) {
+        done(&store, people(vec![PeopleChange::NewSession(new.clone())])).await;
+    }
+    assert_eq!(store.user(user.id).await.unwrap().unwrap().last_login_at, Some(at(4)));
+    let found = store.session(&sessions[1].token_hash, at(5)).await.unwrap().unwrap();
+    assert_eq!((found.id, found.user, found.address, found.agent), (sessions[1].id, user.id, "192.0.2.2".into(), "a browser".into()));
+    assert_eq!((found.created_at, found.seen_at, found.expires_at), (at(2), at(2), at(1_002)));
+    assert!(store.session(&sessions[1].token_hash, at(1_002)).await.unwrap().is_none(), "its time is over");
+    assert!(store.session("another hash", at(5)).await.unwrap().is_none());
+    store.session_seen(sessions[1].id, at(7)).await.unwrap();
+    store.session_seen(sessions[1].id, at(6)).await.unwrap();
+    assert_eq!(store.session(&sessions[1].token_hash, at(8)).await.unwrap().unwrap().seen_at, at(7));
+
+    let listed = async |now, before: Option<String>| {
+        let rows = store.sessions(user.id, now, before, 10).await.unwrap();
+        rows.iter().map(|row| row.id).collect::<Vec<_>>()
+    };
+    let [a, b, c, d] = [0, 1, 2, 3].map(|n| sessions[n].id);
+    assert_eq!(listed(at(5), None).await, [d, c, b, a]);
+    assert_eq!(listed(at(5), Some(c.to_string())).await, [b, a]);
+    assert_eq!(listed(at(1_002), None).await, [d, c]);
+
+    let end = |of: UserId| people(vec![PeopleChange::EndSession { id: b, user: of, at: at(8) }]);
+    refused(&store, end(other.id)).await;
+    done(&store, end(user.id)).await;
+    refused(&store, end(user.id)).await;
+    assert!(store.session(&sessions[1].token_hash, at(9)).await.unwrap().is_none());
+    done(&store, people(vec![PeopleChange::EndSessions { user: user.id, but: Some(c), at: at(8) }])).await;
+    assert_eq!(listed(at(9), None).await, [c]);
+    assert!(store.session(&session(&other, 9).token_hash, at(9)).await.unwrap().is_some(), "others are not concerned");
+
+    // Where somebody came in from is known after the session ended, and forgotten later.
+    assert!(store.came_from(user.id, "192.0.2.2").await.unwrap());
+    assert!(!store.came_from(other.id, "192.0.2.2").await.unwrap());
+    store.forget_old(at(31 * 86_400)).await.unwrap();
+    assert!(!store.came_from(user.id, "192.0.2.2").await.unwrap());
+
+    // Nobody comes in who was kept out a moment ago, and nobody stays who is gone.
+    done(&store, user_change(other.id, 1, UserMove::Put { role: Role::Viewer, status: UserStatus::Disabled })).await;
+    refused(&store, people(vec![PeopleChange::NewSession(session(&other, 10))])).await;
+    done(&store, user_change(other.id, 2, UserMove::Remove)).await;
+    assert!(store.sessions(other.id, at(9), None, 10).await.unwrap().is_empty());
+}
+
+async fn a_webhook_secret_is_replaced_where_it_stands(ground: Ground) {
+    let store = ground.open().await;
+    let main = new_merchant("main", None);
+    done(&store, Changes { new_merchants: vec![main.clone(), new_merchant("second", None)], ..Changes::default() }).await;
+    let replace = |old: &str, new: &str, until| {
+        people(vec![PeopleChange::ReplaceSecret { merchant: main.id, old: old.into(), new: new.into(), until }])
+    };
+    let secrets = async || {
+        let row = store.merchants().await.unwrap().into_iter().find(|row| row.id == main.id).unwrap();
+        (row.webhook_secret, row.previous_secret)
+    };
+    assert_eq!(secrets().await, ("sealed".into(), None));
+    refused(&store, replace("another", "v1.aaaaaaaa.new", at(100))).await;
+    done(&store, replace("sealed", "v1.aaaaaaaa.new", at(100))).await;
+    assert_eq!(secrets().await, ("v1.aaaaaaaa.new".into(), Some(("sealed".into(), at(100)))));
+    done(&store, replace("v1.aaaaaaaa.new", "v1.aaaaaaaa.newer", at(200))).await;
+    assert_eq!(secrets().await, ("v1.aaaaaaaa.newer".into(), Some(("v1.aaaaaaaa.new".into(), at(200)))));
+    let sealed = store.sealed_by_others(SealedIn::PreviousSecret, "bbbbbbbb", "", 10).await.unwrap();
+    assert_eq!(sealed, [(main.id.to_string(), "v1.aaaaaaaa.new".to_owned())]);
+    store.forget_old(at(199)).await.unwrap();
+    assert!(secrets().await.1.is_some());
+    store.forget_old(at(201)).await.unwrap();
+    assert_eq!(secrets().await, ("v1.aaaaaaaa.newer".into(), None));
+
+    refused(&store, people(vec![PeopleChange::RenameMerchant { id: main.id, name: "second".into() }])).await;
+    done(&store, people(vec![PeopleChange::RenameMerchant { id: main.id, name: "first".into() }])).await;
+    let page = store.merchant_page(None, 10).await.unwrap();
+    assert_eq!(page.iter().map(|row| row.name.as_str()).collect::<Vec<_>>(), ["second", "first"]);
+    assert_eq!(store.merchant_page(Some(page[0].id.to_string()), 10).await.unwrap().len(), 1);
 }
 
 async fn the_names_that_others_rely_on_are_there(ground: Ground) {

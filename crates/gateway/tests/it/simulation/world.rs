@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use tidegate::clock;
 use tidegate::config::{Config, KeyText, Kind, NetworkConfig, Overrides, Reconcile, SecretText, Sources, StartBlock, Tier};
+use tidegate::credentials::{self, MerchantWish};
 use tidegate::gateway::{Gateway, Mode};
 use tidegate::orders::{self, Cancelling, Opened, OrderView, Wish};
 use tidegate::people::Doer;
@@ -337,8 +338,9 @@ impl World {
     pub async fn another(&mut self) -> Running {
         let store = start::open_store(&self.config, Migrate::Yes).await.unwrap();
         let vault = start::unlock(&self.config, &store).await.unwrap();
-        if let Some((_, secret)) = start::add_merchant(&store, &vault, "shop", self.hook.clone(), &Doer::program()).await.unwrap() {
-            self.secret = Some(secret);
+        let wish = MerchantWish { name: "shop".to_owned(), webhook_url: self.hook.clone() };
+        if let Some((_, secret)) = credentials::add_merchant(&store, &vault, wish, &Doer::program(), |_| None).await.unwrap() {
+            self.secret = Some(secret.expose().to_owned());
         }
         let merchant = store.merchants().await.unwrap().remove(0);
         let chains: BTreeMap<Network, Arc<dyn Chain>> =
