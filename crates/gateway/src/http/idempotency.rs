@@ -113,8 +113,10 @@ where
         }
         // Worth trying again: not the answer for ever.
         Err(problem) if problem.status == StatusCode::TOO_MANY_REQUESTS || problem.status.is_server_error() => return Err(problem),
-        // The same request comes again with a second factor.
-        Err(problem) if [PROOF_NEEDED, PROOF_WRONG].contains(&problem.code) => return Err(problem),
+        // The same request comes again with a second factor, or its twin was first and used the code.
+        Err(problem) if [PROOF_NEEDED, PROOF_WRONG].contains(&problem.code) => {
+            return replay(app, &keeper).await?.unwrap_or(Err(problem));
+        }
         Err(problem) => (Answer::json(problem.status, &ProblemBody::from(&problem)), Kept::NotYet),
     };
     if kept == Kept::NotYet {
