@@ -24,6 +24,7 @@ use crate::config::{Config, NetworkConfig};
 use crate::dev::Sandbox;
 use crate::follow;
 use crate::hints;
+use crate::inbox;
 use crate::keyring::Keyring;
 use crate::metrics::Metrics;
 use crate::notify;
@@ -51,6 +52,8 @@ pub enum Wake {
     Delivery,
     /// A chain may have a block that was not read yet.
     Look,
+    /// A payment provider said something.
+    Inbox,
 }
 
 /// The program.
@@ -306,6 +309,7 @@ impl Gateway {
         }
         loops.spawn(notify::run(Arc::clone(&self), stop.clone()));
         loops.spawn(hints::run(Arc::clone(&self), stop.clone()));
+        loops.spawn(inbox::run(Arc::clone(&self), stop.clone()));
         loops.spawn(follow::watch_networks(Arc::clone(&self), stop.clone()));
         loops.spawn(quotes::keep_fees(Arc::clone(&self), stop.clone()));
         loops.spawn(balances::run(Arc::clone(&self), stop.clone()));

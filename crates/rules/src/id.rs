@@ -103,6 +103,8 @@ ids! {
     JobId "job_";
     /// A seed or an extended public key that wallets are derived from.
     SourceId "src_";
+    /// A message of a payment provider.
+    InboxId "whi_";
 }
 
 macro_rules! subjects {

@@ -7,7 +7,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 use utoipa_swagger_ui::SwaggerUi;
 
-use super::{App, ProblemBody, api, chain, safe, wallets};
+use super::{App, ProblemBody, api, chain, inbox, safe, wallets};
 
 /// What the document says besides its calls.
 #[derive(OpenApi)]
@@ -21,7 +21,8 @@ use super::{App, ProblemBody, api, chain, safe, wallets};
         (name = "networks", description = "What is on offer"),
         (name = "chains", description = "What came to the pool, for operators"),
         (name = "wallets", description = "The wallet pool, for operators"),
-        (name = "safe", description = "Alerts and the audit log, for operators")
+        (name = "safe", description = "Alerts and the audit log, for operators"),
+        (name = "inbox", description = "What payment providers said, for operators")
     )
 )]
 struct Document;
@@ -69,6 +70,7 @@ pub fn routes() -> (Router<App>, utoipa::openapi::OpenApi) {
         .routes(routes!(safe::acknowledge_alert))
         .routes(routes!(safe::close_alert))
         .routes(routes!(safe::list_audit))
+        .routes(routes!(inbox::list_payment_webhooks))
         .split_for_parts()
 }
 

@@ -13,6 +13,7 @@ mod hand_in;
 mod health;
 mod hooks;
 mod idempotency;
+mod inbox;
 mod metrics;
 mod pay;
 mod request;

@@ -10,6 +10,7 @@
 mod apply;
 mod chain;
 mod fuse;
+mod inbox;
 mod read;
 mod rows;
 mod safe;
@@ -25,6 +26,7 @@ use tokio::sync::{mpsc, oneshot};
 
 pub use chain::{BalanceRow, HintRow, JobRow, JobStatus};
 pub use fuse::{Fuse, Side};
+pub use inbox::{InboxFilter, InboxRow, NewInbox, Outcome};
 pub use read::{OrderFilter, TransferFilter, WalletFilter};
 pub use rows::{
     ApiKeyRow, DueDelivery, EventRow, KeptAnswerRow, MerchantRow, NetworkRow, OrderRow, TransferRow, WalletCount, WalletRow, is_consistent,
@@ -207,8 +209,8 @@ impl Store {
         }
     }
 
-    /// Forgets what is kept only for a while: answers under idempotency keys after seven days,
-    /// commit ids after one.
+    /// Forgets what is kept only for a while: what payment providers said after thirty days, answers
+    /// under idempotency keys after seven, commit ids after one.
     ///
     /// # Errors
     /// [`StoreError`] when the database does not answer.
@@ -218,6 +220,8 @@ impl Store {
         sqlx::query("DELETE FROM idempotency_keys WHERE created_at < $1").bind(week_ago).execute(&self.readers).await?;
         sqlx::query("DELETE FROM chain_messages WHERE received_at < $1").bind(week_ago).execute(&self.readers).await?;
         sqlx::query("DELETE FROM chain_hints WHERE done_at < $1").bind(week_ago).execute(&self.readers).await?;
+        let month_ago = now.millis().saturating_sub(30 * DAY);
+        sqlx::query("DELETE FROM webhook_inbox WHERE received_at < $1").bind(month_ago).execute(&self.readers).await?;
         sqlx::query("DELETE FROM commits WHERE at < $1").bind(day_ago).execute(&self.readers).await?;
         Ok(())
     }

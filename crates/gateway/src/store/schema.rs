@@ -11,6 +11,7 @@ const MIGRATIONS: &[(i64, &str, &str)] = &[
     (1, "first", include_str!("../../migrations/0001_first.sql")),
     (2, "safe", include_str!("../../migrations/0002_safe.sql")),
     (3, "chains", include_str!("../../migrations/0003_chains.sql")),
+    (7, "doors", include_str!("../../migrations/0007_doors.sql")),
 ];
 
 /// Two processes that start at once must not both migrate (PostgreSQL; any number will do).

@@ -44,6 +44,7 @@ mod cache;
 mod checkout_browser;
 mod checkout_hash;
 mod dev;
+mod doors;
 mod endpoints;
 mod hints;
 mod kill;
