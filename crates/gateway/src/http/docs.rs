@@ -84,3 +84,82 @@ pub fn pages(document: utoipa::openapi::OpenApi) -> Router {
 pub fn document() -> String {
     routes().1.to_pretty_json().unwrap_or_default()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use serde_json::Value;
+
+    use super::*;
+
+    const HTTP_FILE: &str = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/tidegate.http"));
+
+    /// A request of the file: its method, its path without the query, and its body.
+    struct Call {
+        method: String,
+        path: String,
+        text: &'static str,
+        body: Option<Value>,
+    }
+
+    fn calls() -> Vec<Call> {
+        let read = |text: &'static str| {
+            let mut lines = text.lines().skip(1);
+            let (method, url) = lines.next().unwrap().split_once(' ').unwrap();
+            let path = url.strip_prefix("{{base}}").unwrap_or_else(|| panic!("{url} does not begin with {{{{base}}}}"));
+            let body = text.split_once("\n\n").map(|(_, rest)| rest.trim()).filter(|body| !body.is_empty());
+            let body = body.map(|body| serde_json::from_str(body).unwrap_or_else(|error| panic!("{method} {path}: {error}: {body}")));
+            Call { method: method.to_lowercase(), path: path.split('?').next().unwrap().to_owned(), text, body }
+        };
+        HTTP_FILE.split("\n### ").skip(1).map(read).collect()
+    }
+
+    /// The steps of a path; what is filled in is the same under any name.
+    fn shape(path: &str) -> String {
+        path.split('/').map(|step| if step.contains('{') { "{}" } else { step }).collect::<Vec<_>>().join("/")
+    }
+
+    #[test]
+    fn the_http_file_has_every_call_and_no_other() {
+        let document: Value = serde_json::from_str(&document()).unwrap();
+        let mut documented = BTreeSet::new();
+        for (path, methods) in document["paths"].as_object().unwrap() {
+            for method in methods.as_object().unwrap().keys() {
+                documented.insert(format!("{method} {}", shape(path)));
+            }
+        }
+        let in_file: Vec<String> = calls().iter().map(|call| format!("{} {}", call.method, shape(&call.path))).collect();
+        let once: BTreeSet<String> = in_file.iter().cloned().collect();
+        assert_eq!(in_file.len(), once.len(), "a call is there twice");
+        let missing: Vec<&String> = documented.difference(&once).collect();
+        let unknown: Vec<&String> = once.difference(&documented).collect();
+        assert!(missing.is_empty() && unknown.is_empty(), "docs/tidegate.http: add {missing:?}, take out {unknown:?}");
+    }
+
+    #[test]
+    fn the_http_file_sends_what_the_calls_take() {
+        let document: Value = serde_json::from_str(&document()).unwrap();
+        let names =
+            |list: &Value| list.as_array().into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect::<BTreeSet<_>>();
+        for call in calls() {
+            let asked = format!("{} {}", call.method, call.path);
+            assert!(call.text.contains("\nAuthorization: Bearer {{key}}\n"), "{asked} has no key");
+            for name in call.text.split("{{").skip(1).filter_map(|rest| rest.split("}}").next()) {
+                assert!(HTTP_FILE.contains(&format!("\n@{name} = ")), "{asked}: @{name} is not defined");
+            }
+            let (_, methods) = document["paths"].as_object().unwrap().iter().find(|(path, _)| shape(path) == shape(&call.path)).unwrap();
+            let operation = &methods[&call.method];
+            let wanted = &operation["requestBody"]["content"]["application/json"]["schema"]["$ref"];
+            let Some(schema) = wanted.as_str().and_then(|path| document.pointer(path.trim_start_matches('#'))) else {
+                assert!(call.body.is_none(), "{asked} takes no body");
+                continue;
+            };
+            let sent: BTreeSet<String> =
+                call.body.as_ref().and_then(Value::as_object).into_iter().flat_map(|body| body.keys().cloned()).collect();
+            let known: BTreeSet<String> = schema["properties"].as_object().unwrap().keys().cloned().collect();
+            assert!(sent.is_subset(&known) && names(&schema["required"]).is_subset(&sent), "{asked} sends {sent:?} of {known:?}");
+            assert!(call.text.contains("\nContent-Type: application/json\n"), "{asked} has no content type");
+        }
+    }
+}
