@@ -46,6 +46,7 @@ mod checkout_hash;
 mod dev;
 mod doors;
 mod endpoints;
+mod example_shop;
 mod hints;
 mod kill;
 mod metrics;
