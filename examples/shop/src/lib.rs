@@ -1,7 +1,7 @@
 //! A small shop that takes USDT through Tidegate. It shows all that an integrator needs: an order is
-//! created once however often somebody presses *Buy* ([`Shop::buy`]), the payer is sent to the
-//! checkout, and what was bought is delivered when the signed webhook says so ([`Shop::hear`],
-//! [`webhook::verify`]).
+//! created once however often somebody presses *Buy* (`Shop::buy`), the payer is sent to the checkout,
+//! and what was bought is delivered when the signed webhook says so ([`webhook::verify`], then
+//! `Shop::hear`).
 //!
 //! It keeps its orders in memory. A real shop keeps them in its database, and marks one as paid in
 //! the transaction that remembers the webhook's id.
@@ -79,7 +79,7 @@ struct Books {
 }
 
 /// The shop.
-pub struct Shop {
+struct Shop {
     credentials: Credentials,
     webhook_key: Vec<u8>,
     http: reqwest::Client,
@@ -121,8 +121,14 @@ impl Shop {
     /// idempotency key: a double click, or a second try after a time-out, gives the same order.
     async fn buy(&self, product: &str, cart: &str) -> Result<String, String> {
         let (name, _, amount) = PRODUCTS.into_iter().find(|(name, ..)| *name == product).ok_or("there is no such product")?;
+        if cart.len() != 32 || !cart.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+            return Err("there is no such cart".to_owned());
+        }
         // Written down first: the first webhook may be here before the answer is.
-        self.books().purchases.entry(cart.to_owned()).or_insert(Purchase { product: name, amount, order_id: None, paid: false });
+        let held = self.hold(cart, Purchase { product: name, amount, order_id: None, paid: false });
+        if held != name {
+            return Err("this cart holds something else".to_owned());
+        }
         let wish = json!({
             "amount": amount,
             "merchant_order_id": cart,
@@ -138,6 +144,11 @@ impl Shop {
             purchase.order_id = Some(id);
         }
         Ok(checkout_url)
+    }
+
+    /// What a cart holds: what was put into it first, for it is known under that price.
+    fn hold(&self, cart: &str, wanted: Purchase) -> &'static str {
+        self.books().purchases.entry(cart.to_owned()).or_insert(wanted).product
     }
 
     /// Sends a request with the key. What is refused says why, in `detail`.

@@ -3,6 +3,7 @@
 use reqwest::Method;
 use serde_json::{Value, json};
 use tidegate_example_shop::{Credentials, serve};
+use tidegate_rules::notify::{secret_bytes, signature};
 use tokio::net::TcpListener;
 
 use crate::api::{Answer, Api};
@@ -34,7 +35,9 @@ async fn the_example_shop_sells_and_believes_no_forgery() {
     let page = shop.get(&format!("/orders/{cart}")).await.expect(200).text();
     assert!(page.contains("Not paid yet: pending") && page.contains(&checkout), "{page}");
     shop.get("/orders/0123").await.expect(404);
-    shop.request(Method::POST, "/buy/car/0123").send().await.expect(502);
+    for wrong in ["/buy/car/0123".to_owned(), "/buy/tea/0123".to_owned(), format!("/buy/hosting/{cart}")] {
+        shop.request(Method::POST, &wrong).send().await.expect(502);
+    }
 
     // Somebody says that it was paid.
     let body = json!({ "type": "order.paid", "timestamp": "2026-11-26T10:00:00.000Z", "data": order }).to_string();
@@ -48,7 +51,17 @@ async fn the_example_shop_sells_and_believes_no_forgery() {
             ("webhook-signature", "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE="),
         ],
     ] {
-        forge(&shop, headers, &body).await.expect(401);
+        say(&shop, headers, &body).await.expect(401);
+    }
+    let page = shop.get(&format!("/orders/{cart}")).await.expect(200).text();
+    assert!(page.contains("Not paid yet"), "{page}");
+
+    // What is signed is taken, twice as well; only `order.paid` means paid.
+    let secret = secret_bytes(sandbox.text("/webhook_secret")).unwrap();
+    let body = body.replace("order.paid", "order.confirming");
+    let signed = signature(&secret, "evt_2", at.parse().unwrap(), body.as_bytes());
+    for _ in 0..2 {
+        say(&shop, &[("webhook-id", "evt_2"), ("webhook-timestamp", &at), ("webhook-signature", &signed)], &body).await.expect(204);
     }
     let page = shop.get(&format!("/orders/{cart}")).await.expect(200).text();
     assert!(page.contains("Not paid yet"), "{page}");
@@ -72,7 +85,7 @@ async fn press(shop: &Api, action: &str) -> String {
     answer.header("location").unwrap_or_else(|| panic!("{answer:?}")).to_owned()
 }
 
-async fn forge(shop: &Api, headers: &[(&str, &str)], body: &str) -> Answer {
+async fn say(shop: &Api, headers: &[(&str, &str)], body: &str) -> Answer {
     let mut request = shop.request(Method::POST, "/webhooks");
     for (name, value) in headers {
         request = request.header(name, value);
