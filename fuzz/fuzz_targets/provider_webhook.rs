@@ -65,7 +65,7 @@ fn sorting(body: &[u8]) {
         assert_eq!(serde_json::from_str::<Value>(&sorted).ok(), Some(value), "another JSON");
     }
     let objects = sorted_json(body, Lists::AsObjects).expect("it was sorted");
-    assert_eq!(sorted_json(objects.as_bytes(), Lists::AsObjects).is_some(), true);
+    assert!(sorted_json(objects.as_bytes(), Lists::AsObjects).is_some(), "{objects}");
 }
 
 fn finding(pointer: &str, body: &[u8]) {
