@@ -115,6 +115,10 @@ for path in sorted(DATA.glob("vectors/*.json")):
 for text in ["12.5", "0", "9000000000000.000000", "2026-01-31T12:00:00.000Z", "9999-12-31T23:59:59Z", "ord_01890a5dac96774bbcceb302099a8057", "1" * 78]:
     seed("rules_text", text)
 seed("webhook", "msg_p5jXN8AQM9LWM0D4loKWxJek", "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE=", "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", '{"test": 2432232314}')
+for header in ["t=1533204620,v1=" + "ab" * 32 + ",v0=" + "cd" * 32, "sha256=" + "ab" * 32, "v1=00,t=1", "t=1,t=1,v1=00"]:
+    for line in ["/data/object/id {timestamp}.{body}", "/b/0/~1 v0:{timestamp}:{id}{body}", "/id {body}", "/a~1b/01 {body}x"]:
+        seed("provider_webhook", header, line, '{"id":"evt_1","data":{"object":{"id":18446744073709551617}},"b":[{"/":1.50,"a":[]}],"a/b":[1,"\\u0041"]}')
+        seed("provider_webhook", header, line, '{"payment_id":5077125051,"payment_status":"finished","fee":{"z":1e-7,"a":null},"a":1,"a":2}')
 for path in sorted(VECTORS.glob("*.json")):
     for text in texts(json.loads(path.read_text())):
         if 16 <= len(text) <= 512:

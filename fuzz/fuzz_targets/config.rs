@@ -72,7 +72,8 @@ fn secrets(name: &str, around: &str) {
         let is_host = url.contains(&format!("://{SECRET}"));
         let file = format!(
             "[database]\nurl = {url}\n[server]\npublic_url = {url}\n[networks.ethereum]\nrpc = [{url}]\n\
-             webhook_secret = {url}\n[networks.tron]\nrpc = [{{ url = 'https://n.example', headers = {{ X = {url} }} }}]\n"
+             webhook_secret = {url}\n[payment_webhooks.a]\nform = 'stripe'\nsecret = {url}\n[payment_webhooks.b]\nform = 'standard'\n\
+             secret = {url}\n[networks.tron]\nrpc = [{{ url = 'https://n.example', headers = {{ X = {url} }} }}]\n"
         );
         for name in ["", "DATABASE_URL", "REDIS_URL", "PUBLIC_URL", "ETHEREUM_RPC_URL", "INFURA_PROJECT_ID", "TRONGRID_API_KEY", name] {
             // What is asked to be said in the log, or where to listen, is no secret.

@@ -5,6 +5,7 @@
 //! problems are reported at once, each with its place, what was expected, what was found and what
 //! to do. No secret is in an error or in a `Debug` text.
 
+mod doors;
 mod file;
 mod notices;
 mod presets;
@@ -32,6 +33,7 @@ use self::presets::Preset;
 pub use self::secret::{SecretText, SecretUrl};
 use self::values::{Echo, Form, show_span};
 pub use self::values::{IpRange, wallet_name};
+use crate::providers::{Pointer, Scheme};
 
 /// The file that is read when none is named, if it is there.
 pub const DEFAULT_FILE: &str = "tidegate.toml";
@@ -72,6 +74,8 @@ pub struct Config {
     pub pool: Pool,
     /// Outgoing webhooks.
     pub webhooks: Webhooks,
+    /// Doors for the webhooks of payment providers, by the name in the URL.
+    pub payment_webhooks: BTreeMap<String, PaymentWebhook>,
     /// Reading what the wallets hold.
     pub balances: Balances,
     /// Messages to the operator and to customers.
@@ -341,6 +345,21 @@ pub struct Webhooks {
     pub allow_private_targets: bool,
 }
 
+/// A door for the webhooks of a payment provider: `POST /webhook/payment/{name}`.
+#[derive(Clone, Debug)]
+pub struct PaymentWebhook {
+    /// The provider, as the operator calls it.
+    pub name: String,
+    /// How it signs.
+    pub scheme: Scheme,
+    /// With what.
+    pub secret: SecretText,
+    /// The network and the place in the body of the transaction that a message names.
+    pub transaction: Option<(Network, Pointer)>,
+    /// The place in the body of the order that a message names.
+    pub order: Option<Pointer>,
+}
+
 /// What the command line said, as text.
 #[derive(Clone, Debug, Default)]
 pub struct Overrides {
@@ -550,6 +569,9 @@ impl Config {
         let webhooks = Webhooks { allow_private_targets: section.boolean("allow_private_targets", problems).unwrap_or(false) };
         section.finish(problems);
 
+        let section = root.section("payment_webhooks", problems);
+        let payment_webhooks = doors::payment_webhooks(section, &networks, problems);
+
         let mut section = root.section("balances", problems);
         let balances = Balances {
             sync_every: section.span("sync_every", Span::from_secs(6 * 3_600), Span::ZERO..=Span::from_secs(30 * 86_400), problems),
@@ -600,6 +622,7 @@ impl Config {
             orders,
             pool,
             webhooks,
+            payment_webhooks,
             balances,
             notifications,
             limits,

@@ -25,6 +25,7 @@ use crate::config::{Config, NetworkConfig};
 use crate::dev::Sandbox;
 use crate::follow;
 use crate::hints;
+use crate::inbox;
 use crate::keyring::Keyring;
 use crate::metrics::Metrics;
 use crate::notices;
@@ -56,6 +57,8 @@ pub enum Wake {
     Look,
     /// A message to the operator or to a customer may be due.
     Notice,
+    /// A payment provider said something.
+    Inbox,
 }
 
 /// The program.
@@ -336,6 +339,7 @@ impl Gateway {
         loops.spawn(notify::run(Arc::clone(&self), stop.clone()));
         loops.spawn(notices::run(Arc::clone(&self), stop.clone()));
         loops.spawn(hints::run(Arc::clone(&self), stop.clone()));
+        loops.spawn(inbox::run(Arc::clone(&self), stop.clone()));
         loops.spawn(follow::watch_networks(Arc::clone(&self), stop.clone()));
         loops.spawn(quotes::keep_fees(Arc::clone(&self), stop.clone()));
         loops.spawn(balances::run(Arc::clone(&self), stop.clone()));

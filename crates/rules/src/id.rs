@@ -109,6 +109,8 @@ ids! {
     UserId "usr_";
     /// A log-in that goes on.
     SessionId "ses_";
+    /// A message of a payment provider.
+    InboxId "whi_";
 }
 
 macro_rules! subjects {

@@ -568,13 +568,100 @@ fn no_secret_is_ever_printed() {
         rpc = ['hunter2', ['hunter2'], { url = 'hunter2', headers = { X = 'hunter2\\u007f' } }]
         webhook_secret = 'whsec_hunter2!'
         [networks.anvil]
-        rpc = ['hunter2://hunter2:hunter2@hunter2']";
+        rpc = ['hunter2://hunter2:hunter2@hunter2']
+        [payment_webhooks.p]
+        form = 'stripe'
+        secret = 'hunter2'
+        [payment_webhooks.q]
+        form = 'standard'
+        secret = 'hunter2hunter2'
+        [payment_webhooks.r]
+        form = 'standard'
+        secret = 'whsec_hunter2'
+        [payment_webhooks.s]
+        secret = ['hunter2']";
     for env in [env.as_str(), ""] {
         let error = load(env, file).unwrap_err();
         assert!(error.problems().len() > 8, "{error}");
         let shown = format!("{error} {error:?}").replace("hunter2_is_not_a_value", "");
         assert!(!shown.contains("hunter2"), "{shown}");
     }
+}
+
+#[test]
+fn payment_providers_have_doors() {
+    let file = "
+        [payment_webhooks.stripe]
+        form = 'stripe'
+        secret = 'whsec_hunter2'
+        [payment_webhooks.now-1]
+        form = 'nowpayments'
+        secret = 'hunter2hunter2'
+        order_pointer = '/order_id'
+        [payment_webhooks.std]
+        form = 'standard'
+        secret = 'whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw'
+        [payment_webhooks.other]
+        form = 'hmac'
+        secret = 'hunter2hunter2'
+        header = 'X-Sig'
+        timestamp_header = 'X-At'
+        id_pointer = '/id'
+        tx_hash_pointer = '/tx/hash'
+        network = 'anvil'";
+    let config = load("", &format!("{}{file}", anvil(""))).unwrap();
+    assert!(!format!("{config:?}").contains("hunter2"));
+    let names: Vec<&str> = config.payment_webhooks.keys().map(String::as_str).collect();
+    assert_eq!(names, ["now-1", "other", "std", "stripe"]);
+    assert_eq!(config.payment_webhooks["stripe"].scheme, Scheme::Stripe);
+    assert_eq!(config.payment_webhooks["now-1"].order, Pointer::parse("/order_id"));
+    let other = &config.payment_webhooks["other"];
+    assert_eq!(other.transaction, Some((Network::new("anvil"), Pointer::parse("/tx/hash").unwrap())));
+    let Scheme::Hmac(hmac) = &other.scheme else { panic!("{other:?}") };
+    assert_eq!((hmac.header.as_str(), hmac.timestamp_header.as_deref(), hmac.prefix.as_str()), ("x-sig", Some("x-at"), ""));
+    assert!(hmac.signed.has_timestamp() && !hmac.signed.has_id(), "the time is signed by default");
+
+    // The keys of a table; the end of the sentence.
+    let usual = "secret = 'hunter2hunter2'";
+    let hmac = "form = 'hmac'\nsecret = 'hunter2hunter2'\nheader = 'x'\nid_pointer = '/id'";
+    for (table, end) in [
+        ("form = 'hmac'".to_owned(), "missing `secret`; missing `header`"),
+        (usual.to_owned(), "missing `form`"),
+        (format!("{usual}\nform = 'paypal'"), "expected \"hmac\", \"standard\", \"stripe\" or \"nowpayments\", found the text \"paypal\""),
+        ("form = 'stripe'\nsecret = 'short'".to_owned(), "at least 8 visible ASCII characters, found another text (not shown)"),
+        ("form = 'standard'\nsecret = 'hunter2hunter2'".to_owned(), "whsec_ and then base64, found another text (not shown)"),
+        (
+            "form = 'standard'\nsecret = 'whsec_dGVzdA=='".to_owned(),
+            "at least 16 bytes behind whsec_ in `secret`, found another text (not shown)",
+        ),
+        (format!("{usual}\nform = 'stripe'\nheader = 'x'"), "so take it out"),
+        (
+            format!("{usual}\nform = 'hmac'\nheader = 'x'"),
+            "expected one of `id_pointer` and `id_header`: by its id a message is handled once",
+        ),
+        (format!("{hmac}\nid_header = 'y'"), "expected one of `id_pointer` and `id_header`: by its id a message is handled once"),
+        (format!("{hmac}\nsigned = '{{id}}.{{body}}'"), "expected `id_header` for the {id} in `signed`, found none"),
+        (format!("{hmac}\nsigned = '{{timestamp}}{{body}}'"), "a time that is not signed proves nothing"),
+        (format!("{hmac}\ntimestamp_header = 'y'\nsigned = '{{body}}'"), "a time that is not signed proves nothing"),
+        (format!("{hmac}\nsigned = 'body'"), "such as \"{timestamp}.{body}\", found the text \"body\""),
+        (format!("{hmac}\nalgorithm = 'md5'"), "expected \"sha256\" or \"sha512\", found the text \"md5\""),
+        (format!("{hmac}\nencoding = 'raw'"), "expected \"hex\" or \"base64\", found the text \"raw\""),
+        (
+            format!("{hmac}\norder_pointer = 'order'"),
+            "expected a JSON pointer into the body such as \"/data/id\", found the text \"order\"",
+        ),
+        (format!("{hmac}\nnetwork = 'anvil'"), "expected `tx_hash_pointer` and `network` together, found one of them"),
+        (format!("{hmac}\nnetwork = 'x'\ntx_hash_pointer = '/a'"), "expected `network` to be an active network (anvil), found \"x\""),
+    ] {
+        let found = problems("", &format!("{}[payment_webhooks.p]\n{table}", anvil("")));
+        assert!(found.iter().all(|problem| problem.contains("payment_webhooks.p")), "{found:?}");
+        let ends: Vec<&str> = end.split("; missing").collect();
+        for end in ends {
+            assert!(found.iter().any(|problem| problem.contains(end)), "{table}: {end}: {found:?}");
+        }
+        assert!(!format!("{found:?}").contains("hunter2"));
+    }
+    assert!(problem("", "[payment_webhooks.'a b']\nform = 'stripe'\nsecret = 'hunter2hunter2'").contains("rename the table"));
 }
 
 #[test]

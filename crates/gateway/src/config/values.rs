@@ -348,6 +348,16 @@ pub(super) const HEADER_VALUE: Form<SecretText> = Form {
     },
 };
 
+/// A secret that a provider chose.
+pub(super) const SHARED_SECRET: Form<SecretText> = Form {
+    expected: "the provider's secret: at least 8 visible ASCII characters",
+    echo: Echo::Hide,
+    parse: |text| {
+        let fits = text.len() >= 8 && text.bytes().all(|b| b.is_ascii_graphic() || b == b' ');
+        if fits { Ok(SecretText::new(text)) } else { Err(Found::Text) }
+    },
+};
+
 /// True for what HTTP calls a token.
 pub(super) fn is_header_name(name: &str) -> bool {
     !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b))

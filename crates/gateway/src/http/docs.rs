@@ -9,7 +9,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 use utoipa_swagger_ui::SwaggerUi;
 
-use super::{App, ProblemBody, api, chain, credentials, customers, events, login, notices, orders, people, plans, safe, wallets};
+use super::{App, ProblemBody, api, chain, credentials, customers, events, inbox, login, notices, orders, people, plans, safe, wallets};
 
 /// What the document says besides its calls.
 #[derive(OpenApi)]
@@ -29,7 +29,8 @@ use super::{App, ProblemBody, api, chain, credentials, customers, events, login,
         (name = "safe", description = "Alerts and the audit log, for operators"),
         (name = "notifications", description = "Messages to operators and customers, for operators"),
         (name = "credentials", description = "Merchants and API keys, for the owner"),
-        (name = "people", description = "Log-in, sessions, second factors and users")
+        (name = "people", description = "Log-in, sessions, second factors and users"),
+        (name = "inbox", description = "What payment providers said, for operators")
     )
 )]
 struct Document;
@@ -163,6 +164,7 @@ fn calls() -> OpenApiRouter<App> {
         .routes(routes!(login::begin_totp, login::drop_totp))
         .routes(routes!(login::confirm_totp))
         .routes(routes!(login::put_password))
+        .routes(routes!(inbox::list_payment_webhooks))
 }
 
 /// `/openapi.json` and `/docs`.
@@ -174,4 +176,93 @@ pub fn pages(document: utoipa::openapi::OpenApi) -> Router {
 #[must_use]
 pub fn document() -> String {
     routes().1.to_pretty_json().unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use serde_json::Value;
+
+    use super::*;
+
+    const HTTP_FILE: &str = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/tidegate.http"));
+
+    /// A request of the file: its method, its path without the query, and its body.
+    struct Call {
+        method: String,
+        path: String,
+        text: &'static str,
+        body: Option<Value>,
+    }
+
+    fn calls() -> Vec<Call> {
+        let read = |text: &'static str| {
+            let mut lines = text.lines().skip(1);
+            let (method, url) = lines.next().unwrap().split_once(' ').unwrap();
+            let path = url.strip_prefix("{{base}}").unwrap_or_else(|| panic!("{url} does not begin with {{{{base}}}}"));
+            let body = text.split_once("\n\n").map(|(_, rest)| rest.trim()).filter(|body| !body.is_empty());
+            let body = body.map(|body| serde_json::from_str(body).unwrap_or_else(|error| panic!("{method} {path}: {error}: {body}")));
+            Call { method: method.to_lowercase(), path: path.split('?').next().unwrap().to_owned(), text, body }
+        };
+        HTTP_FILE.split("\n### ").skip(1).map(read).collect()
+    }
+
+    /// The steps of a path; what is filled in is the same under any name.
+    fn shape(path: &str) -> String {
+        path.split('/').map(|step| if step.contains('{') { "{}" } else { step }).collect::<Vec<_>>().join("/")
+    }
+
+    #[test]
+    fn the_http_file_has_every_call_and_no_other() {
+        let document: Value = serde_json::from_str(&document()).unwrap();
+        let mut documented = BTreeSet::new();
+        for (path, methods) in document["paths"].as_object().unwrap() {
+            for method in methods.as_object().unwrap().keys() {
+                documented.insert(format!("{method} {}", shape(path)));
+            }
+        }
+        let in_file: Vec<String> = calls().iter().map(|call| format!("{} {}", call.method, shape(&call.path))).collect();
+        let once: BTreeSet<String> = in_file.iter().cloned().collect();
+        assert_eq!(in_file.len(), once.len(), "a call is there twice");
+        let missing: Vec<&String> = documented.difference(&once).collect();
+        let unknown: Vec<&String> = once.difference(&documented).collect();
+        assert!(missing.is_empty() && unknown.is_empty(), "docs/tidegate.http: add {missing:?}, take out {unknown:?}");
+    }
+
+    #[test]
+    fn the_http_file_sends_what_the_calls_take() {
+        let document: Value = serde_json::from_str(&document()).unwrap();
+        let names =
+            |list: &Value| list.as_array().into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect::<BTreeSet<_>>();
+        for call in calls() {
+            let asked = format!("{} {}", call.method, call.path);
+            // Who logs in has a cookie, which the client keeps.
+            let by_session = call.path.starts_with("/api/v1/auth/");
+            assert!(by_session || call.text.contains("\nAuthorization: Bearer {{key}}\n"), "{asked} has no key");
+            for name in call.text.split("{{").skip(1).filter_map(|rest| rest.split("}}").next()) {
+                assert!(HTTP_FILE.contains(&format!("\n@{name} = ")), "{asked}: @{name} is not defined");
+            }
+            let (_, methods) = document["paths"].as_object().unwrap().iter().find(|(path, _)| shape(path) == shape(&call.path)).unwrap();
+            let operation = &methods[&call.method];
+            let wanted = &operation["requestBody"]["content"]["application/json"]["schema"]["$ref"];
+            let Some(schema) = wanted.as_str().and_then(|path| document.pointer(path.trim_start_matches('#'))) else {
+                assert!(call.body.is_none(), "{asked} takes no body");
+                continue;
+            };
+            let sent: BTreeSet<String> =
+                call.body.as_ref().and_then(Value::as_object).into_iter().flat_map(|body| body.keys().cloned()).collect();
+            // A form may be put together from others.
+            let parts: Vec<&Value> = match schema["allOf"].as_array() {
+                Some(parts) => {
+                    parts.iter().map(|part| part["$ref"].as_str().map_or(part, |path| document.pointer(&path[1..]).unwrap())).collect()
+                }
+                None => vec![schema],
+            };
+            let known: BTreeSet<String> = parts.iter().flat_map(|part| part["properties"].as_object().unwrap().keys().cloned()).collect();
+            let needed: BTreeSet<String> = parts.iter().flat_map(|part| names(&part["required"])).collect();
+            assert!(sent.is_subset(&known) && needed.is_subset(&sent), "{asked} sends {sent:?} of {known:?}");
+            assert!(call.text.contains("\nContent-Type: application/json\n"), "{asked} has no content type");
+        }
+    }
 }

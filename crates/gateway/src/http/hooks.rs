@@ -14,10 +14,36 @@ use super::request::RawBody;
 use crate::clock;
 use crate::config::NetworkConfig;
 use crate::hints::{self, Message, Refused};
+use crate::inbox;
 use crate::problem::Problem;
+use crate::providers;
 
 pub fn routes() -> Router<App> {
-    Router::new().route("/webhook/blockchain/{network}", post(from_chain))
+    Router::new().route("/webhook/blockchain/{network}", post(from_chain)).route("/webhook/payment/{provider}", post(from_provider))
+}
+
+/// A message that is new.
+fn accepted() -> Response {
+    (StatusCode::ACCEPTED, axum::Json(json!({ "status": "accepted" }))).into_response()
+}
+
+/// A message that was taken before.
+fn seen() -> Response {
+    (StatusCode::OK, axum::Json(json!({ "status": "seen" }))).into_response()
+}
+
+/// A payment provider says something: 202 when it is new, 200 when it was said before, 401 when its
+/// signature is bad, missing or stale. It is kept and looked at later; nothing is credited.
+async fn from_provider(State(app): State<App>, Path(name): Path<String>, body: RawBody) -> Result<Response, Problem> {
+    let door = app.gateway.config.payment_webhooks.get(&name).ok_or_else(|| Problem::not_found("page or call"))?;
+    let now = clock::now();
+    let verified = providers::verify(&door.scheme, &door.secret, &|name| text(&body.headers, name), &body.bytes, now);
+    let verified = verified.map_err(|refused| match refused {
+        providers::Refused::Unsigned => Problem::new(StatusCode::UNAUTHORIZED, "invalid_signature", refused.to_string()),
+        providers::Refused::Unnamed => Problem::invalid("/", refused.to_string()),
+    })?;
+    let taken = inbox::take(&app.gateway, door, verified, &body.bytes, now).await?;
+    Ok(if taken { accepted() } else { seen() })
 }
 
 /// A provider says that there may be something on a chain: 202 when it is new, 200 when it was said
@@ -33,11 +59,8 @@ async fn from_chain(State(app): State<App>, Path(name): Path<String>, body: RawB
         Refused::Unsigned => Problem::new(StatusCode::UNAUTHORIZED, "invalid_signature", refused.to_string()),
         Refused::Unreadable => Problem::invalid("/tx_hash", refused.to_string()),
     })?;
-    let (status, word) = match hints::take(&app.gateway, &network, &message).await? {
-        true => (StatusCode::ACCEPTED, "accepted"),
-        false => (StatusCode::OK, "seen"),
-    };
-    Ok((status, axum::Json(json!({ "status": word }))).into_response())
+    let taken = hints::take(&app.gateway, &network, &message).await?;
+    Ok(if taken { accepted() } else { seen() })
 }
 
 fn read(config: &NetworkConfig, body: &RawBody) -> Result<Message, Refused> {

@@ -16,6 +16,7 @@ mod hand_in;
 mod health;
 mod hooks;
 mod idempotency;
+mod inbox;
 mod limits;
 mod login;
 mod metrics;

@@ -11,6 +11,7 @@ mod apply;
 mod chain;
 mod events;
 mod fuse;
+mod inbox;
 mod notices;
 mod people;
 mod plans;
@@ -30,6 +31,7 @@ use tokio::sync::{mpsc, oneshot};
 pub use chain::{BalanceRow, HintRow, JobRow, JobStatus};
 pub use events::{AttemptRow, DeliveryFilter, DeliveryRow};
 pub use fuse::{Fuse, Side};
+pub use inbox::{InboxFilter, InboxRow, NewInbox, Outcome};
 pub use notices::{EventCount, NoticeFilter, NoticeRow, TellingRow, TemplateRow};
 pub use people::{SessionRow, TotpRow, UserRow};
 pub use plans::{PeriodRow, PlanRow};
@@ -215,8 +217,8 @@ impl Store {
         }
     }
 
-    /// Forgets what is kept only for a while: messages to people after ninety days, answers under
-    /// idempotency keys after seven, commit ids after one.
+    /// Forgets what is kept only for a while: messages to people after ninety days, what payment
+    /// providers said after thirty, answers under idempotency keys after seven, commit ids after one.
     ///
     /// # Errors
     /// [`StoreError`] when the database does not answer.
@@ -230,6 +232,8 @@ impl Store {
             .bind(now.millis().saturating_sub(90 * DAY))
             .execute(&self.readers)
             .await?;
+        let month_ago = now.millis().saturating_sub(30 * DAY);
+        sqlx::query("DELETE FROM webhook_inbox WHERE received_at < $1").bind(month_ago).execute(&self.readers).await?;
         sqlx::query("DELETE FROM commits WHERE at < $1").bind(day_ago).execute(&self.readers).await?;
         self.forget_credentials(now).await
     }

@@ -16,7 +16,7 @@ use crate::receiver::Receiver;
 use crate::wait::eventually_within;
 
 /// Nineteen blocks of 0.2 s settle a payment on the slower chain.
-const PAID_MAX: Duration = Duration::from_secs(45);
+pub const PAID_MAX: Duration = Duration::from_secs(45);
 
 /// "About 15 s", on a machine that does other things as well.
 const DEMO_MAX: Duration = Duration::from_secs(120);

@@ -433,7 +433,7 @@ async fn a_backup_is_made_while_the_gateway_runs_and_restored_whole_or_not_at_al
     assert!(head.starts_with("tidegate-backup 1\n{"), "{head}");
     let mut other_schema = bytes.clone();
     let at = bytes.windows(8).position(|window| window == b"\"schema\"").unwrap() + 9;
-    other_schema[at] = b'7';
+    other_schema[at] = b'9';
     for (what, copy) in [
         ("cut", bytes[..bytes.len() - 1].to_vec()),
         ("a chunk cut", bytes[..bytes.len() - bytes.len() % (1 << 20)].to_vec()),
@@ -538,10 +538,10 @@ async fn a_database_of_the_first_schema_is_migrated_before_it_is_backed_up() {
          ALTER TABLE usdt_wallets DROP COLUMN balance; ALTER TABLE usdt_wallets DROP COLUMN balance_at; ALTER TABLE usdt_wallets DROP COLUMN opening;
          ALTER TABLE wallet_balances DROP COLUMN incoming; ALTER TABLE wallet_balances DROP COLUMN outgoing;
          ALTER TABLE networks DROP COLUMN floor; DROP INDEX idx_transactions_disposition;
-         DROP TABLE second_readers; DROP TABLE jobs; DROP TABLE chain_messages; DROP TABLE chain_hints;
          DROP TABLE users; DROP TABLE sessions; ALTER TABLE merchants DROP COLUMN previous_secret; ALTER TABLE merchants DROP COLUMN previous_until;
          ALTER TABLE api_keys DROP COLUMN name; ALTER TABLE api_keys DROP COLUMN expires_at; ALTER TABLE api_keys DROP COLUMN allowed_ips;
          ALTER TABLE api_keys DROP COLUMN last_used_at; ALTER TABLE api_keys DROP COLUMN revoked_at;
+         DROP TABLE webhook_inbox; DROP TABLE second_readers; DROP TABLE jobs; DROP TABLE chain_messages; DROP TABLE chain_hints;
          DROP TABLE key_sources; DROP TABLE derivations; DROP TABLE audit_log; DROP TABLE audit_head; DROP INDEX idx_alerts_status;
          DROP INDEX idx_wallets_derived; DROP INDEX idx_wallets_available_network; DROP INDEX idx_wallets_paid;
          DROP INDEX idx_transactions_wallet; DROP INDEX idx_transactions_payer;
