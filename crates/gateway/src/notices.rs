@@ -101,7 +101,7 @@ async fn tell_once(gateway: &Gateway) -> Result<Reading, StoreError> {
     let (store, config, now) = (&gateway.store, &gateway.config.notifications, clock::now());
     let Some(mark) = store.told_mark().await? else {
         // Nobody is told of what was before there was anybody to tell.
-        let to = ToldMark { seq: store.newest_event().await?, digest_until: now };
+        let to = ToldMark { seq: store.events_horizon(0).await?, digest_until: now };
         let _ = store.commit(Changes { told: Some(Told { from: None, to }), ..Changes::default() }).await?;
         return Ok(Reading::More);
     };

@@ -232,15 +232,6 @@ pub fn digest_due(digest: Digest, until: Time, now: Time) -> Option<(Time, Time)
     (last > until).then_some((until, last))
 }
 
-/// How many of these numbers, which count up, follow `after` without a hole.
-///
-/// A database that counts up at the insert and shows at the commit has holes for a moment: whoever
-/// reads past one misses what is shown in it later.
-#[must_use]
-pub fn without_hole(after: i64, numbers: impl IntoIterator<Item = i64>) -> usize {
-    (1_i64..).zip(numbers).take_while(|(step, number)| after.checked_add(*step) == Some(*number)).count()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -322,14 +313,5 @@ mod tests {
             assert_eq!(due.map_or("-".to_owned(), |(_, to)| to.to_string()), cells[3], "{line}");
             assert!(due.is_none_or(|(from, _)| from == until), "{line}");
         }
-    }
-
-    #[test]
-    fn what_stands_behind_a_hole_waits() {
-        assert_eq!(without_hole(0, [1, 2, 3]), 3);
-        assert_eq!(without_hole(7, [8, 9, 11]), 2);
-        assert_eq!(without_hole(7, [9, 10]), 0);
-        assert_eq!(without_hole(7, []), 0);
-        assert_eq!(without_hole(i64::MAX, [5]), 0);
     }
 }

@@ -84,15 +84,19 @@ const DELIVERIES: &str = "SELECT w.id, w.event_id, w.merchant_id, w.subject_id, 
 
 impl Store {
     /// The place of the newest event before which none is missing: all that are numbered lower are
-    /// committed, or never will be.
-    pub async fn events_horizon(&self) -> Found<i64> {
-        let newest = "SELECT COALESCE(MAX(seq), 0) FROM events";
-        if self.engine == Engine::Sqlite {
-            return Ok(sqlx::query_scalar(newest).fetch_one(&self.readers).await?);
+    /// committed, or never will be. Waits a moment for who is writing, if there is one after `after`.
+    pub async fn events_horizon(&self, after: i64) -> Found<i64> {
+        const NEWEST: &str = "SELECT COALESCE(MAX(seq), 0) FROM events";
+        let newest: i64 = sqlx::query_scalar(NEWEST).fetch_one(&self.readers).await?;
+        // SQLite numbers events one commit after the other.
+        if newest <= after || self.engine == Engine::Sqlite {
+            return Ok(newest);
         }
         let mut transaction = self.readers.begin().await?;
+        // Who writes next waits for this, so it may not take long.
+        sqlx::query("SET LOCAL lock_timeout = '2s'").execute(&mut *transaction).await?;
         sqlx::query("SELECT pg_advisory_xact_lock($1)").bind(EVENTS_LOCK).execute(&mut *transaction).await?;
-        let horizon = sqlx::query_scalar(newest).fetch_one(&mut *transaction).await?;
+        let horizon = sqlx::query_scalar(NEWEST).fetch_one(&mut *transaction).await?;
         transaction.commit().await?;
         Ok(horizon)
     }
@@ -100,7 +104,7 @@ impl Store {
     /// A merchant's events after a place in the order of commits, in that order. None that is
     /// committed later has a place among them.
     pub async fn events(&self, merchant: MerchantId, after: i64, kind: Option<EventType>, limit: i64) -> Found<Vec<EventRow>> {
-        let horizon = self.events_horizon().await?;
+        let horizon = self.events_horizon(after).await?;
         let mut query = Where::new("SELECT seq, id, kind, at, body FROM events");
         query.and("seq <= ?", Some(Arg::Number(horizon)));
         query.and("merchant_id = ?", Some(Arg::Text(merchant.to_string())));

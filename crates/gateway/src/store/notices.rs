@@ -6,7 +6,7 @@ use sqlx::{AnyConnection, Executor as _, Row as _};
 use tidegate_rules::amount::Amount;
 use tidegate_rules::changes::{NewNotice, NoticeChange, NoticeState, TemplateChange, Told, ToldMark};
 use tidegate_rules::id::{EventId, NoticeId};
-use tidegate_rules::notification::{Channel, Language, NoticeStatus, Topic, without_hole};
+use tidegate_rules::notification::{Channel, Language, NoticeStatus, Topic};
 use tidegate_rules::time::Time;
 
 use super::apply::{Applied, one, write_rows};
@@ -158,49 +158,17 @@ impl Store {
         row.map(|row| Ok(ToldMark { seq: row.try_get("seq")?, digest_until: time(&row, "digest_until")? })).transpose()
     }
 
-    /// Which event was committed last, by its place?
-    pub async fn newest_event(&self) -> Found<i64> {
-        let newest: Option<i64> = sqlx::query_scalar("SELECT MAX(seq) FROM events").fetch_one(&self.readers).await?;
-        Ok(newest.unwrap_or(0))
-    }
-
-    /// Which events come after this one, in the order of commits? None that could still be
-    /// followed by one with a smaller number: on PostgreSQL numbers are drawn before the commit, so
-    /// the reading ends at the first hole, and a hole at the beginning is stepped over only once
-    /// everybody who was writing has finished.
+    /// Which events come after this one, in the order of commits? None that could still be followed by
+    /// one with a smaller number.
     pub async fn events_to_tell(&self, after: i64, limit: i64) -> Found<Vec<TellingRow>> {
-        let mut rows = self.events_after(after, limit).await?;
-        let whole = without_hole(after, rows.iter().map(|row| row.seq));
-        let Some(last) = rows.last().map(|row| row.seq) else { return Ok(rows) };
-        if whole > 0 || self.engine == Engine::Sqlite {
-            if self.engine == Engine::Postgres {
-                rows.truncate(whole);
-            }
-            return Ok(rows);
-        }
-        self.wait_for_writers().await?;
-        let mut rows = self.events_after(after, limit).await?;
-        rows.retain(|row| row.seq <= last);
-        Ok(rows)
-    }
-
-    async fn events_after(&self, after: i64, limit: i64) -> Found<Vec<TellingRow>> {
-        let rows = sqlx::query("SELECT seq, id, kind, subject_id, at, body FROM events WHERE seq > $1 ORDER BY seq LIMIT $2")
+        let horizon = self.events_horizon(after).await?;
+        let rows = sqlx::query("SELECT seq, id, kind, subject_id, at, body FROM events WHERE seq > $1 AND seq <= $2 ORDER BY seq LIMIT $3")
             .bind(after)
+            .bind(horizon)
             .bind(limit)
             .fetch_all(&self.readers)
             .await?;
         rows.iter().map(telling).collect()
-    }
-
-    /// Ends when every transaction that has written an event so far has ended.
-    async fn wait_for_writers(&self) -> Found<()> {
-        let mut transaction = self.readers.begin().await?;
-        // Who writes next waits for this, so it may not take long.
-        transaction.execute("SET LOCAL lock_timeout = '2s'").await?;
-        transaction.execute("LOCK TABLE events IN SHARE MODE").await?;
-        transaction.commit().await?;
-        Ok(())
     }
 
     /// How many events of each kind were there from one time until another?
