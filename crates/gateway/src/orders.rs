@@ -23,6 +23,7 @@ use tidegate_rules::time::{Span, Time};
 use tidegate_vault::Wallet;
 
 use crate::clock;
+use crate::config::NetworkConfig;
 use crate::gateway::{Gateway, NetworkPart, Wake};
 use crate::plans;
 use crate::pool::{Taken, is_fresh};
@@ -167,6 +168,11 @@ fn check_wish(gateway: &Gateway, wish: &Wish) -> Result<(), Problem> {
     if wish.amount < config.min_amount {
         return Err(Problem::invalid("/amount", format!("expected at least {}", config.min_amount)));
     }
+    match &wish.network {
+        Some(network) => check_amount("/amount", &part_named(gateway, network)?.config, wish.amount)?,
+        None if gateway.networks().values().any(|part| part.config.takes(wish.amount)) => {}
+        None => return Err(Problem::invalid("/amount", "no network takes an order of this amount")),
+    }
     if let Some(expires_in) = wish.expires_in
         && !(config.min_expires_in..=order::EXPIRES_IN_MAX).contains(&expires_in)
     {
@@ -176,6 +182,16 @@ fn check_wish(gateway: &Gateway, wish: &Wish) -> Result<(), Problem> {
         ));
     }
     Ok(())
+}
+
+/// Refuses an amount that may not be paid on this network.
+fn check_amount(pointer: &str, network: &NetworkConfig, amount: Amount) -> Result<(), Problem> {
+    if network.takes(amount) {
+        return Ok(());
+    }
+    let limits = [network.min_amount.map(|min| format!("at least {min}")), network.max_amount.map(|max| format!("at most {max}"))];
+    let limits: Vec<String> = limits.into_iter().flatten().collect();
+    Err(Problem::invalid(pointer, format!("{} takes orders of {}", network.name, limits.join(" and "))))
 }
 
 /// What is agreed with this order, from the configuration of today.
@@ -368,6 +384,7 @@ pub async fn choose(
         let before = row.order.clone();
         let mut lease = None;
         if !leased {
+            check_amount("/network", &part.config, row.order.terms.amount)?;
             // Refuse before a wallet is taken, so that a late click costs nothing.
             let refused = before.status != Status::Pending || now > before.terms.expires_at || newest > before.terms.expires_at;
             if refused {

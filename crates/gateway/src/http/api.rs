@@ -396,6 +396,10 @@ pub struct NetworkView {
     /// `following`, or why no order can be made there now: `starting`, `unreachable`, `lagging`, `halted`.
     #[schema(example = "following")]
     status: String,
+    /// The least order that it takes, in USDT; null where only `orders.min_amount` counts.
+    min_amount: Option<String>,
+    /// The largest order that it takes, in USDT; null where there is no limit.
+    max_amount: Option<String>,
     /// The last block applied.
     head: Option<u64>,
     /// The last block whose money is settled, for an order of the smallest amount.
@@ -430,6 +434,8 @@ pub async fn list_networks(State(app): State<App>, caller: Caller) -> Result<Ans
                 token: part.config.token.clone(),
                 decimals: part.config.decimals,
                 status: part.health(now).name().to_owned(),
+                min_amount: part.config.min_amount.map(|amount| amount.to_string()),
+                max_amount: part.config.max_amount.map(|amount| amount.to_string()),
                 settled: head.as_ref().and_then(|head| head.settled(part.config.confirmations)).map(|mark| mark.number),
                 head: head.map(|head| head.tip.number),
                 lag_seconds: part.lag(now).map(Span::secs),

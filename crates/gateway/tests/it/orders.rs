@@ -96,6 +96,23 @@ fn location_of(order: &Value) -> String {
 }
 
 #[tokio::test]
+async fn a_network_takes_orders_within_its_limits() {
+    let shop = Shop::open_with(|settings| settings.network = "min_amount = \"5\"\nmax_amount = \"100\"".to_owned()).await;
+    let api = shop.api();
+    for (amount, said) in [("4.999999", "at least 5.000000"), ("100.000001", "at most 100.000000")] {
+        let answer = api.post("/api/v1/orders", &json!({ "amount": amount, "network": NETWORK })).await;
+        answer.points_at("/amount");
+        assert!(answer.text().contains(said), "{answer:?}");
+        api.post("/api/v1/orders", &json!({ "amount": amount })).await.points_at("/amount");
+    }
+    for amount in ["5", "100"] {
+        api.post("/api/v1/orders", &json!({ "amount": amount, "network": NETWORK })).await.expect(201);
+    }
+    let network = api.get("/api/v1/networks").await.expect(200).json()["data"][0].clone();
+    assert_eq!((&network["min_amount"], &network["max_amount"]), (&json!("5.000000"), &json!("100.000000")));
+}
+
+#[tokio::test]
 async fn an_operator_confirms_an_order_by_his_word_or_by_a_transaction() {
     let shop = Shop::open().await;
     let api = Operator::of(&shop).api(&shop);

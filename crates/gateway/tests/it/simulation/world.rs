@@ -224,6 +224,8 @@ fn network_config(name: &str, kind: Kind, decimals: u8, depth: Depth, tier: Tier
         // Only these blocks are mined when a test wants one.
         max_lag: Span::from_secs(365 * 86_400),
         final_lag_max: Span::from_secs(30 * 86_400),
+        min_amount: None,
+        max_amount: None,
         agree_above: None,
         reconcile: Reconcile::Settled,
         webhook_secret: None,
