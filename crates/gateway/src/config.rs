@@ -999,7 +999,8 @@ fn network(name: &str, table: &mut Section<'_>, env: &Env<'_>, problems: &mut Pr
     let final_lag_max = preset.map_or(Span::from_secs(if kind == Some(Kind::Tron) { 300 } else { 7_200 }), |preset| preset.final_lag_max);
     let final_lag_max = table.span("final_lag_max", final_lag_max, Span::from_secs(1)..=Span::from_secs(3_650 * 86_400), problems);
     let agree_above = table.text("agree_above", &values::AMOUNT, problems);
-    let (min_amount, max_amount) = (table.text("min_amount", &values::AMOUNT, problems), table.text("max_amount", &values::AMOUNT, problems));
+    let (min_amount, max_amount) =
+        (table.text("min_amount", &values::AMOUNT, problems), table.text("max_amount", &values::AMOUNT, problems));
     if let (Some(min), Some(max)) = (min_amount, max_amount)
         && min > max
     {

@@ -141,6 +141,7 @@ fn checkout_view(gateway: &Gateway, row: &OrderRow, merchant: &str, notice: Opti
         }),
         token: public.token,
         amount: public.amount,
+        open_amount: public.open_amount,
         received: public.amount_received,
         remaining: terms.amount.saturating_sub(order.tally.received).to_string(),
         excess: order.tally.received.saturating_sub(terms.amount).to_string(),

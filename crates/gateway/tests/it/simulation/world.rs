@@ -24,7 +24,7 @@ use tidegate_rules::amount::{Amount, Raw};
 use tidegate_rules::block::{Address, Hash, Network, TransferKey};
 use tidegate_rules::changes::{Changes, Details};
 use tidegate_rules::id::OrderId;
-use tidegate_rules::order::{Cancel, Depth, Mark, Status};
+use tidegate_rules::order::{Cancel, Depth, Mark, Purpose, Status};
 use tidegate_rules::time::{Span, Time};
 use tidegate_rules::wallet::WalletKind;
 use tokio::sync::watch;
@@ -603,7 +603,13 @@ impl World {
     }
 
     pub fn wish(&self, amount: Amount, network: Option<Network>, expires_in: Span) -> Wish {
-        Wish { amount, network, expires_in: Some(expires_in), details: Details { metadata: "{}".into(), ..Details::default() } }
+        Wish {
+            purpose: Purpose::Payment,
+            amount,
+            network,
+            expires_in: Some(expires_in),
+            details: Details { metadata: "{}".into(), ..Details::default() },
+        }
     }
 
     /// Opens an order as the shop's request does.
