@@ -25,6 +25,9 @@ ALTER TABLE payment_webhooks ADD COLUMN before_status TEXT;
 ALTER TABLE payment_webhooks ADD COLUMN before_due_at BIGINT;
 CREATE INDEX idx_webhooks_status ON payment_webhooks (status, id);
 
+-- Which events go to a merchant's receivers, as words with spaces between them; NULL for all.
+ALTER TABLE merchants ADD COLUMN webhook_events TEXT;
+
 -- What is sold for a time, and who has it until when.
 CREATE TABLE plans (
     id TEXT PRIMARY KEY,
@@ -51,6 +54,7 @@ CREATE TABLE membership_periods (
 );
 CREATE INDEX idx_periods_user ON membership_periods (merchant_id, user_id, plan_id, ends_at);
 
--- A permanent address is an order that takes deposits: one for each customer on each network.
+-- What money to an order is for, where that is not just to pay it: open_amount, deposits. A permanent
+-- address is an order that takes deposits: one for each customer on each network.
 ALTER TABLE usdt_payment_orders ADD COLUMN purpose TEXT;
-CREATE UNIQUE INDEX idx_orders_deposits ON usdt_payment_orders (merchant_id, user_id, network) WHERE purpose IS NOT NULL;
+CREATE UNIQUE INDEX idx_orders_deposits ON usdt_payment_orders (merchant_id, user_id, network) WHERE purpose = 'deposits';

@@ -200,6 +200,10 @@ pub struct NetworkConfig {
     /// How far the chain's final head may be behind its newest block, in block time, before money
     /// waits for it whatever the terms of its order say.
     pub final_lag_max: Span,
+    /// The least order that may be paid here.
+    pub min_amount: Option<Amount>,
+    /// The largest order that may be paid here.
+    pub max_amount: Option<Amount>,
     /// A transfer above this settles only once two endpoints of different hosts show its block.
     pub agree_above: Option<Amount>,
     /// Whether what has settled is read a second time.
@@ -675,6 +679,12 @@ impl NetworkConfig {
         self.tiers.iter().rev().find(|tier| amount > tier.above).map_or(self.confirmations, |tier| tier.depth)
     }
 
+    /// Whether an order of that amount may be paid here.
+    #[must_use]
+    pub fn takes(&self, amount: Amount) -> bool {
+        self.min_amount.is_none_or(|min| amount >= min) && self.max_amount.is_none_or(|max| amount <= max)
+    }
+
     /// The least depth that any amount needs here.
     #[must_use]
     pub fn shallowest(&self) -> Depth {
@@ -989,6 +999,13 @@ fn network(name: &str, table: &mut Section<'_>, env: &Env<'_>, problems: &mut Pr
     let final_lag_max = preset.map_or(Span::from_secs(if kind == Some(Kind::Tron) { 300 } else { 7_200 }), |preset| preset.final_lag_max);
     let final_lag_max = table.span("final_lag_max", final_lag_max, Span::from_secs(1)..=Span::from_secs(3_650 * 86_400), problems);
     let agree_above = table.text("agree_above", &values::AMOUNT, problems);
+    let (min_amount, max_amount) =
+        (table.text("min_amount", &values::AMOUNT, problems), table.text("max_amount", &values::AMOUNT, problems));
+    if let (Some(min), Some(max)) = (min_amount, max_amount)
+        && min > max
+    {
+        problems.add(&table.place, &format!("expected `max_amount` to be at least `min_amount`, {min}, found \"{max}\""));
+    }
     let reconcile = table.text("reconcile", &values::RECONCILE, problems).unwrap_or(Reconcile::Settled);
     let alchemy_signing_key = table.text("alchemy_signing_key", &values::HEADER_VALUE, problems);
     if agree_above.is_some() && rpc.as_ref().is_some_and(|rpc| hosts(rpc) < 2) {
@@ -1020,6 +1037,8 @@ fn network(name: &str, table: &mut Section<'_>, env: &Env<'_>, problems: &mut Pr
         poll_interval,
         max_lag,
         final_lag_max,
+        min_amount,
+        max_amount,
         agree_above,
         reconcile,
         webhook_secret,

@@ -63,7 +63,7 @@ pub async fn add_merchant(
     let id = MerchantId::new(at, clock::id_bytes());
     let (secret, sealed) = new_secret(keys, id);
     let MerchantWish { name, webhook_url } = wish;
-    let row = MerchantRow { id, name, webhook_url, webhook_secret: sealed, previous_secret: None, created_at: at };
+    let row = MerchantRow { id, name, webhook_url, webhook_events: None, webhook_secret: sealed, previous_secret: None, created_at: at };
     let changes = Changes {
         new_merchants: vec![NewMerchant {
             id,
@@ -92,6 +92,8 @@ pub struct MerchantPut {
     pub name: Option<String>,
     /// Where webhooks go from now on, if that changes; nowhere is a place too.
     pub webhook_url: Option<Option<String>>,
+    /// Which events go there, as words, if that changes; `None` in it for all.
+    pub webhook_events: Option<Option<String>>,
 }
 
 /// Changes a merchant. What is in the outbox goes where it was to go.
@@ -117,6 +119,13 @@ pub async fn put_merchant(store: &Store, row: MerchantRow, put: MerchantPut, doe
         changes.audit.push(doer.did(Action::MerchantUpdate, row.id, at).with(&json!({ "from": row.webhook_url, "to": url })));
         changes.webhook_urls.push((row.id, url.clone()));
         after.webhook_url = url;
+    }
+    if let Some(events) = put.webhook_events.filter(|events| *events != row.webhook_events) {
+        let what = format!("{} is told of {} by webhook now", row.name, events.as_deref().unwrap_or("everything"));
+        changes.alerts.extend(doer.notice(Action::MerchantUpdate, row.id, &what, at));
+        changes.audit.push(doer.did(Action::MerchantUpdate, row.id, at).with(&json!({ "webhook_events": [row.webhook_events, events] })));
+        changes.webhook_events.push((row.id, events.clone()));
+        after.webhook_events = events;
     }
     if changes.audit.is_empty() {
         return Ok(row);

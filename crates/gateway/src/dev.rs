@@ -228,6 +228,8 @@ fn configuration(options: &Options, address: std::net::SocketAddr) -> Result<Con
         poll_interval: Span::from_millis(u64::try_from(options.block_time.as_millis()).unwrap_or(1_000).clamp(20, 500)),
         max_lag: Span::from_secs(120),
         final_lag_max: Span::from_secs(3_600),
+        min_amount: None,
+        max_amount: None,
         agree_above: None,
         reconcile: Reconcile::Settled,
         webhook_secret: None,

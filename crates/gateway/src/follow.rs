@@ -29,6 +29,7 @@ use tidegate_rules::time::{Span, Time};
 use tidegate_rules::wallet;
 use tidegate_rules::watch::Watched;
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use self::aim::{Aim, Look};
@@ -121,6 +122,7 @@ pub async fn run(gateway: Arc<Gateway>, part: Arc<NetworkPart>, mut stop: watch:
                 follower.part.tell(|state| state.failing = Some(trouble.to_string()));
                 // What was read before may be out of date: start from the store again.
                 follower.row = None;
+                follower.ahead = None;
                 follower.aim = Aim::default();
                 let poll = follower.part.config.poll_interval.millis().max(100);
                 let pause = poll.saturating_mul(1_u64.checked_shl(failures.min(10)).unwrap_or(1));
@@ -150,6 +152,8 @@ struct Follower {
     told: bool,
     /// When the next block should be there.
     aim: Aim,
+    /// The blocks after those that are being applied, while catching up.
+    ahead: Option<Ahead>,
     final_asked: Option<Instant>,
     /// The newest final block that an endpoint showed, whether we applied it or not.
     final_shown: Option<BlockRef>,
@@ -176,6 +180,7 @@ impl Follower {
             empty_polls: 0,
             told: false,
             aim: Aim::default(),
+            ahead: None,
             final_asked: None,
             final_shown: None,
             compared: None,
@@ -337,7 +342,7 @@ impl Follower {
         let chain = Arc::clone(&self.part.chain);
         let Some(tip) = row.recent.last().copied() else { return Err(StoreError::Lost.into()) };
         let limit = if self.told || self.is_behind(row) { CATCH_UP_BLOCKS } else { 1 };
-        let blocks = chain.blocks(tip.number.saturating_add(1), limit).await?;
+        let blocks = self.read(tip.number.saturating_add(1), limit).await?;
         self.told &= u32::try_from(blocks.len()).is_ok_and(|count| count >= limit);
         let refs: Vec<BlockRef> = blocks.iter().map(|block| block.at).collect();
         let head = if refs.is_empty() {
@@ -430,6 +435,27 @@ impl Follower {
                 }
             }
         }
+    }
+
+    /// Blocks from this height upwards. While catching up the next ones are read meanwhile, so that
+    /// reading and applying go on side by side. What was read ahead may be out of date by the time it
+    /// is wanted: it has to continue our tip like every other answer.
+    async fn read(&mut self, from: u64, limit: u32) -> Result<Vec<Block>, Trouble> {
+        let ahead = self.ahead.take().filter(|ahead| ahead.from == from);
+        let blocks = match ahead {
+            // What failed, or found nothing, is asked again.
+            Some(mut ahead) => match (&mut ahead.reading).await {
+                Ok(Ok(blocks)) if !blocks.is_empty() => blocks,
+                _ => self.part.chain.blocks(from, limit).await?,
+            },
+            None => self.part.chain.blocks(from, limit).await?,
+        };
+        if limit > 1 && u32::try_from(blocks.len()).is_ok_and(|count| count >= limit) {
+            let (chain, next) = (Arc::clone(&self.part.chain), from.saturating_add(u64::from(limit)));
+            let reading = tokio::spawn(async move { chain.blocks(next, limit).await });
+            self.ahead = Some(Ahead { from: next, reading });
+        }
+        Ok(blocks)
     }
 
     /// Asks for the final head: often while something waits for it, rarely otherwise.
@@ -661,6 +687,19 @@ impl Follower {
             }
         }
         Ok(())
+    }
+}
+
+/// Blocks that are being read before they are wanted.
+struct Ahead {
+    from: u64,
+    reading: JoinHandle<Result<Vec<Block>, tidegate_chain::Error>>,
+}
+
+impl Drop for Ahead {
+    /// Nobody wants them any more.
+    fn drop(&mut self) {
+        self.reading.abort();
     }
 }
 

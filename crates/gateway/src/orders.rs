@@ -18,11 +18,12 @@ use tidegate_rules::changes::{
 use tidegate_rules::id::{DeliveryId, EventId, LeaseId, MerchantId, OrderId};
 use tidegate_rules::lease::{self, Lease};
 use tidegate_rules::notify::{self, EventType};
-use tidegate_rules::order::{self, Event, Head, Heads, Mark, Purpose, Status, Step, Terms};
+use tidegate_rules::order::{self, Depth, Event, Head, Heads, Mark, Purpose, Status, Step, Terms};
 use tidegate_rules::time::{Span, Time};
 use tidegate_vault::Wallet;
 
 use crate::clock;
+use crate::config::NetworkConfig;
 use crate::gateway::{Gateway, NetworkPart, Wake};
 use crate::plans;
 use crate::pool::{Taken, is_fresh};
@@ -46,7 +47,9 @@ const EXPIRE_MAX: i64 = 500;
 /// What a shop wishes to be paid.
 #[derive(Clone, Debug)]
 pub struct Wish {
-    /// How much.
+    /// What the money is for.
+    pub purpose: Purpose,
+    /// How much; at least, where the payer says how much.
     pub amount: Amount,
     /// On which network; `None` lets the payer choose.
     pub network: Option<Network>,
@@ -167,6 +170,11 @@ fn check_wish(gateway: &Gateway, wish: &Wish) -> Result<(), Problem> {
     if wish.amount < config.min_amount {
         return Err(Problem::invalid("/amount", format!("expected at least {}", config.min_amount)));
     }
+    match &wish.network {
+        Some(network) => check_amount("/amount", &part_named(gateway, network)?.config, wish.amount)?,
+        None if gateway.networks().values().any(|part| part.config.takes(wish.amount)) => {}
+        None => return Err(Problem::invalid("/amount", "no network takes an order of this amount")),
+    }
     if let Some(expires_in) = wish.expires_in
         && !(config.min_expires_in..=order::EXPIRES_IN_MAX).contains(&expires_in)
     {
@@ -178,20 +186,39 @@ fn check_wish(gateway: &Gateway, wish: &Wish) -> Result<(), Problem> {
     Ok(())
 }
 
+/// How deep an order's money must be buried on a network. Where the payer says how much, as deep as the
+/// largest order has to be: there is no tier to go by.
+fn depth(network: &NetworkConfig, purpose: Purpose, amount: Amount) -> Depth {
+    match purpose {
+        Purpose::Payment => network.depth_for(amount),
+        Purpose::OpenAmount | Purpose::Deposits => network.deepest(),
+    }
+}
+
+/// Refuses an amount that may not be paid on this network.
+fn check_amount(pointer: &str, network: &NetworkConfig, amount: Amount) -> Result<(), Problem> {
+    if network.takes(amount) {
+        return Ok(());
+    }
+    let limits = [network.min_amount.map(|min| format!("at least {min}")), network.max_amount.map(|max| format!("at most {max}"))];
+    let limits: Vec<String> = limits.into_iter().flatten().collect();
+    Err(Problem::invalid(pointer, format!("{} takes orders of {}", network.name, limits.join(" and "))))
+}
+
 /// What is agreed with this order, from the configuration of today.
 fn terms(gateway: &Gateway, wish: &Wish, heads: &Heads, now: Time) -> Terms {
     let config = &gateway.config.orders;
     let concerned = gateway.networks().iter().filter(|(name, _)| wish.network.as_ref().is_none_or(|network| network == *name));
     let newest = concerned.filter_map(|(name, part)| part.state().newest.max(heads.get(name).map(|head| head.tip.time))).max();
     Terms {
-        purpose: Purpose::Payment,
+        purpose: wish.purpose,
         amount: wish.amount,
         tolerance: config.underpayment_tolerance,
         expires_at: newest.map_or(now, |newest| newest.max(now)).plus(wish.expires_in.unwrap_or(config.expires_in)),
         late_window: config.late_window,
         accept_late: config.accept_late,
         cooldown: gateway.config.pool.cooldown,
-        depths: gateway.networks().iter().map(|(name, part)| (name.clone(), part.config.depth_for(wish.amount))).collect(),
+        depths: gateway.networks().iter().map(|(name, part)| (name.clone(), depth(&part.config, wish.purpose, wish.amount))).collect(),
     }
 }
 
@@ -270,9 +297,14 @@ async fn report_tampered(gateway: &Gateway, address: &str, wallet: &str) -> Resu
     Ok(())
 }
 
+/// Where an event about an order goes, if its merchant wants to hear of such.
+fn receiver(row: &OrderRow, merchant: &MerchantRow, kind: EventType) -> Option<String> {
+    row.details.callback_url.clone().or_else(|| merchant.webhook_url.clone()).filter(|_| merchant.wants(kind))
+}
+
 /// An event about an order, with its body fixed now and its delivery beside it.
 pub fn event(row: &OrderRow, merchant: &MerchantRow, kind: EventType, view: &impl Serialize, at: Time) -> NewEvent {
-    let url = row.details.callback_url.clone().or_else(|| merchant.webhook_url.clone());
+    let url = receiver(row, merchant, kind);
     NewEvent {
         id: EventId::new(at, clock::id_bytes()),
         kind,
@@ -313,7 +345,7 @@ pub fn tell(
 /// What a paid order adds to its user's membership, if it buys a plan.
 fn period(row: &OrderRow, merchant: &MerchantRow, at: Time) -> Option<NewPeriod> {
     let (user, plan) = (row.details.user_id.clone()?, row.details.plan_id.clone()?);
-    let url = row.details.callback_url.clone().or_else(|| merchant.webhook_url.clone());
+    let url = receiver(row, merchant, EventType::MembershipActivated);
     Some(NewPeriod { order: row.id, merchant: row.merchant, user, plan, at, event: EventId::new(at, clock::id_bytes()), url })
 }
 
@@ -368,13 +400,14 @@ pub async fn choose(
         let before = row.order.clone();
         let mut lease = None;
         if !leased {
+            check_amount("/network", &part.config, row.order.terms.amount)?;
             // Refuse before a wallet is taken, so that a late click costs nothing.
             let refused = before.status != Status::Pending || now > before.terms.expires_at || newest > before.terms.expires_at;
             if refused {
                 return Err(order::Refusal::NotPending.into());
             }
             let head = part.open_head(now)?;
-            row.order.terms.depths.entry(network.clone()).or_insert_with(|| part.config.depth_for(before.terms.amount));
+            row.order.terms.depths.entry(network.clone()).or_insert_with(|| depth(&part.config, before.terms.purpose, before.terms.amount));
             _taken = Some(lend(gateway, part, &head, &mut row, &mut changes, now).await?);
             lease = row.order.leases.pop();
         }

@@ -57,6 +57,8 @@ pub struct Changes {
     pub new_merchants: Vec<NewMerchant>,
     /// Where webhooks of merchants go from now on.
     pub webhook_urls: Vec<(MerchantId, Option<String>)>,
+    /// Which events go to the receivers of merchants from now on, as words; `None` for all.
+    pub webhook_events: Vec<(MerchantId, Option<String>)>,
     /// New API keys.
     pub new_api_keys: Vec<NewApiKey>,
     /// People, their sessions and their credentials.

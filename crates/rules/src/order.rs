@@ -105,6 +105,8 @@ pub enum Purpose {
     /// To pay the amount, once, in time.
     #[default]
     Payment,
+    /// To pay what the payer likes, but the amount at least, once, in time.
+    OpenAmount,
     /// To top up: a permanent address, any amount, any number of times. Such an order is pending
     /// until somebody cancels it, and each settled transfer is told by itself.
     Deposits,
@@ -115,7 +117,7 @@ pub enum Purpose {
 pub struct Terms {
     /// What its money is for.
     pub purpose: Purpose,
-    /// What the shop asks for.
+    /// What the shop asks for; the least of it where the payer says how much.
     pub amount: Amount,
     /// How much less than the amount still pays.
     pub tolerance: Amount,
@@ -193,7 +195,8 @@ pub struct Facts {
     pub confirmation: Option<Confirmation>,
     /// That the chain took the payment back and has not returned it yet.
     pub reverted: bool,
-    /// The highest settled excess that the shop was told of.
+    /// The highest settled excess that the shop was told of. Where the payer says how much, what there
+    /// was when it was paid is told with that.
     pub excess_told: Amount,
 }
 
@@ -445,7 +448,7 @@ pub fn assess(terms: &Terms, facts: &Facts, payments: &[Payment]) -> (Tally, Sta
         Status::Confirming
     } else if facts.expired_at.is_some() {
         Status::Expired
-    } else if tally.received >= terms.due() && terms.purpose == Purpose::Payment {
+    } else if tally.received >= terms.due() && terms.purpose != Purpose::Deposits {
         Status::Confirming
     } else {
         Status::Pending
@@ -455,11 +458,11 @@ pub fn assess(terms: &Terms, facts: &Facts, payments: &[Payment]) -> (Tally, Sta
         (Some(_), _) if facts.reverted => Some(Exception::Reverted),
         (Some(Paid { by: PaidBy::Person, .. }), _) => Some(Exception::Manual),
         (Some(Paid { late: true, .. }), _) => Some(Exception::Late),
-        (Some(_), _) => (tally.confirmed > terms.amount).then_some(Exception::Overpaid),
+        (Some(_), _) => (tally.confirmed > terms.amount && terms.purpose == Purpose::Payment).then_some(Exception::Overpaid),
         (None, Status::Expired) if late_money() => Some(Exception::Late),
         (None, _) => {
             let some = !tally.received.is_zero() && tally.received < terms.due();
-            (some && terms.purpose == Purpose::Payment).then_some(Exception::Underpaid)
+            (some && terms.purpose != Purpose::Deposits).then_some(Exception::Underpaid)
         }
     };
     (tally, status, exception)
@@ -613,7 +616,7 @@ fn reassess(step: &mut Step) {
         Status::Confirming if linked(&order.facts, &step.payments).is_some_and(|payment| payment.settled) => {}
         Status::Confirming if before.1 != Status::Confirming => step.tell(EventType::Confirming),
         Status::Pending | Status::Expired
-            if order.terms.purpose == Purpose::Payment
+            if order.terms.purpose != Purpose::Deposits
                 && order.tally.received > before.0.received
                 && order.tally.received < order.terms.due() =>
         {
@@ -678,6 +681,9 @@ fn pay(step: &mut Step, now: Time) {
     };
     order.facts.paid = Some(Paid { at: now, by, late });
     update(step);
+    if step.order.terms.purpose == Purpose::OpenAmount {
+        step.order.facts.excess_told = step.order.tally.confirmed.saturating_sub(step.order.terms.amount);
+    }
     step.tell(EventType::Paid);
 }
 

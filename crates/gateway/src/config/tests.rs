@@ -686,7 +686,7 @@ fn the_example_is_valid_as_it_is_and_without_its_comments() {
     let show = |network: &NetworkConfig| {
         let mut network = network.clone();
         (network.rpc, network.tiers, network.webhook_secret, network.alchemy_signing_key) = (vec![], vec![], None, None);
-        network.agree_above = None;
+        (network.agree_above, network.min_amount, network.max_amount) = (None, None, None);
         (network.requests_per_second, network.requests_per_day, network.symbol) = (None, None, None);
         format!("{network:?}")
     };
@@ -816,6 +816,7 @@ fn how_far_a_network_is_trusted_is_configured() {
         ("agree_above = '5000'", "expected endpoints of at least two hosts"),
         ("reconcile = 'sometimes'", "expected \"settled\" or \"off\""),
         ("final_lag_max = '0s'", "expected from \"1s\""),
+        ("min_amount = '5'\nmax_amount = '4'", "expected `max_amount` to be at least `min_amount`, 5.000000"),
         ("symbol = ''", "expected what the token contract answers to symbol()"),
     ] {
         let found = problem("", &anvil(more));

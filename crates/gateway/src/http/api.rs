@@ -10,7 +10,7 @@ use serde_json::{Map, Value};
 use tidegate_rules::amount::Amount;
 use tidegate_rules::block::Network;
 use tidegate_rules::changes::Details;
-use tidegate_rules::order::{Cancel, Status};
+use tidegate_rules::order::{Cancel, Purpose, Status};
 use tidegate_rules::time::{Span, Time};
 use utoipa::{IntoParams, ToSchema};
 
@@ -45,9 +45,14 @@ pub struct CreateOrder {
     /// Operators only: for which merchant.
     #[schema(ignore)]
     pub(super) merchant_id: Option<String>,
-    /// How much, in USDT.
+    /// How much, in USDT. Needed, unless the payer says how much: then it is the least, and without it
+    /// the least of any order.
     #[schema(example = "12.5", pattern = "^(0|[1-9][0-9]*)(\\.[0-9]{1,6})?$")]
-    amount: String,
+    amount: Option<String>,
+    /// The payer says how much: a donation, a top-up. The order is paid by whatever has settled of the
+    /// amount or more; `amount_confirmed` says how much that is.
+    #[serde(default)]
+    open_amount: bool,
     /// On which network. Without it the payer chooses.
     #[schema(example = "tron")]
     network: Option<String>,
@@ -140,11 +145,16 @@ pub(super) fn money(pointer: &str, text: &str) -> Result<Amount, Problem> {
 
 impl CreateOrder {
     /// What is wished for, every field checked.
-    pub(super) fn wish(self) -> Result<Wish, Problem> {
+    pub(super) fn wish(self, least: Amount) -> Result<Wish, Problem> {
         let metadata = metadata_text(self.metadata.unwrap_or_default())?;
         let payer_chooses = self.network.is_none();
         Ok(Wish {
-            amount: money("/amount", &self.amount)?,
+            purpose: if self.open_amount { Purpose::OpenAmount } else { Purpose::Payment },
+            amount: match self.amount {
+                Some(amount) => money("/amount", &amount)?,
+                None if self.open_amount => least,
+                None => return Err(Problem::invalid("/amount", "this field is needed")),
+            },
             network: self.network.map(|network| Network::new(&network)),
             expires_in: self.expires_in.map(Span::from_secs),
             details: Details {
@@ -181,7 +191,7 @@ pub async fn create_order(State(app): State<App>, caller: Caller, body: RawBody)
     answer(&app, &caller, &body, async |keeper: Option<Keeper>| {
         let asked = body.json::<CreateOrder>(EmptyBody::IsMalformed)?;
         refuse_merchant("/merchant_id", asked.merchant_id.as_ref())?;
-        let wish = asked.wish()?;
+        let wish = asked.wish(app.gateway.config.orders.min_amount)?;
         let merchant = app.gateway.merchant(caller.merchant()?).await?;
         let created = |view: &OrderView| Answer::json(StatusCode::CREATED, view).at(format!("/api/v1/orders/{}", view.id));
         let opened = orders::open(&app.gateway, &merchant, &wish, |view| keeper.as_ref().map(|keeper| keeper.keep(&created(view)))).await?;
@@ -396,6 +406,10 @@ pub struct NetworkView {
     /// `following`, or why no order can be made there now: `starting`, `unreachable`, `lagging`, `halted`.
     #[schema(example = "following")]
     status: String,
+    /// The least order that it takes, in USDT; null where only `orders.min_amount` counts.
+    min_amount: Option<String>,
+    /// The largest order that it takes, in USDT; null where there is no limit.
+    max_amount: Option<String>,
     /// The last block applied.
     head: Option<u64>,
     /// The last block whose money is settled, for an order of the smallest amount.
@@ -430,6 +444,8 @@ pub async fn list_networks(State(app): State<App>, caller: Caller) -> Result<Ans
                 token: part.config.token.clone(),
                 decimals: part.config.decimals,
                 status: part.health(now).name().to_owned(),
+                min_amount: part.config.min_amount.map(|amount| amount.to_string()),
+                max_amount: part.config.max_amount.map(|amount| amount.to_string()),
                 settled: head.as_ref().and_then(|head| head.settled(part.config.confirmations)).map(|mark| mark.number),
                 head: head.map(|head| head.tip.number),
                 lag_seconds: part.lag(now).map(Span::secs),

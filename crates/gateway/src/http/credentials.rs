@@ -12,6 +12,7 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::api::{cursor_after, limit, read_cursor, web_url};
 use super::auth::{Caller, SCOPES};
+use super::events::event_type;
 use super::idempotency::{Answer, Keeper, Kept, answer};
 use super::login::Page;
 use super::request::{EmptyBody, Params, RawBody};
@@ -39,6 +40,8 @@ pub struct MerchantView {
     name: String,
     /// Where its webhooks go, unless an order says otherwise.
     webhook_url: Option<String>,
+    /// The types of events that go there, and to the callback URLs of its orders; null for all.
+    webhook_events: Option<Vec<String>>,
     /// Until when the secret before this one signs too.
     old_secret_valid_until: Option<String>,
     /// Since when.
@@ -53,6 +56,7 @@ impl From<&MerchantRow> for MerchantView {
             id: row.id.to_string(),
             name: row.name.clone(),
             webhook_url: row.webhook_url.clone(),
+            webhook_events: row.webhook_events.as_ref().map(|words| words.split_whitespace().map(str::to_owned).collect()),
             old_secret_valid_until: until.map(|until| until.to_string()),
             created_at: row.created_at.to_string(),
         }
@@ -157,8 +161,22 @@ pub async fn add_merchant(State(app): State<App>, caller: Caller, body: RawBody)
 }
 
 /// Something that may be left out, or be null, which is not the same.
-fn said<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Option<String>>, D::Error> {
-    Option::<String>::deserialize(deserializer).map(Some)
+fn said<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<Option<Option<T>>, D::Error> {
+    Option::<T>::deserialize(deserializer).map(Some)
+}
+
+/// Types of events, each one known and named once, as words.
+fn events(names: &[String]) -> Result<String, Problem> {
+    let mut wanted = Vec::new();
+    for (index, name) in names.iter().enumerate() {
+        let pointer = format!("/webhook_events/{index}");
+        let kind = event_type(&pointer, name)?;
+        if wanted.contains(&kind.name()) {
+            return Err(Problem::invalid(&pointer, format!("{name:?} is named twice")));
+        }
+        wanted.push(kind.name());
+    }
+    Ok(wanted.join(" "))
 }
 
 /// What may be changed of a merchant. What is left out stays.
@@ -171,6 +189,11 @@ pub struct PutMerchant {
     #[serde(default, deserialize_with = "said")]
     #[schema(value_type = Option<String>)]
     webhook_url: Option<Option<String>>,
+    /// The types of events that go there, such as `order.paid`; null for all. `GET /api/v1/events` has
+    /// all of them in any case.
+    #[serde(default, deserialize_with = "said")]
+    #[schema(value_type = Option<Vec<String>>, example = json!(["order.paid", "order.expired"]))]
+    webhook_events: Option<Option<Vec<String>>>,
 }
 
 /// Change a merchant
@@ -187,6 +210,10 @@ pub async fn put_merchant(State(app): State<App>, caller: Caller, Path(id): Path
     let put = MerchantPut {
         name: checked_name("/name", asked.name)?,
         webhook_url: asked.webhook_url.map(|url| web_url("webhook_url", url)).transpose()?,
+        webhook_events: match asked.webhook_events {
+            Some(Some(names)) => Some(Some(events(&names)?)),
+            other => other.map(|_| None),
+        },
     };
     let row = credentials::merchant(&app.gateway.store, merchant_id(&id)?).await?;
     caller.prove(&app, Permission::MerchantsWrite).await?;

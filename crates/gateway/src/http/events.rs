@@ -112,7 +112,7 @@ pub async fn list_events(State(app): State<App>, caller: Caller, Params(query): 
     Ok(Answer::json(StatusCode::OK, &EventPage { data: rows.into_iter().map(EventView::from).collect(), next_cursor }))
 }
 
-fn event_type(pointer: &str, name: &str) -> Result<EventType, Problem> {
+pub(super) fn event_type(pointer: &str, name: &str) -> Result<EventType, Problem> {
     let known = || EventType::ALL.iter().map(|kind| kind.name()).collect::<Vec<_>>().join(", ");
     EventType::from_name(name).ok_or_else(|| Problem::invalid(pointer, format!("expected one of: {}", known())))
 }

@@ -64,7 +64,7 @@ pub async fn admin_create_order(State(app): State<App>, caller: Caller, body: Ra
             Some(id) => merchant_named(&app.gateway, "/merchant_id", &id).await?,
             None => main_merchant(&app.gateway).await?,
         };
-        let wish = asked.wish()?;
+        let wish = asked.wish(app.gateway.config.orders.min_amount)?;
         let created = |view: &OrderView| Answer::json(StatusCode::CREATED, view).at(format!("/api/v1/admin/orders/{}", view.id));
         let opened = orders::open(&app.gateway, &merchant, &wish, |view| keeper.as_ref().map(|keeper| keeper.keep(&created(view)))).await?;
         Ok(match opened {

@@ -141,6 +141,7 @@ fn checkout_view(gateway: &Gateway, row: &OrderRow, merchant: &str, notice: Opti
         }),
         token: public.token,
         amount: public.amount,
+        open_amount: public.open_amount,
         received: public.amount_received,
         remaining: terms.amount.saturating_sub(order.tally.received).to_string(),
         excess: order.tally.received.saturating_sub(terms.amount).to_string(),
@@ -193,7 +194,7 @@ fn is_past_expiry(row: &OrderRow, heads: &Heads) -> bool {
     row.order.leases.iter().filter_map(|lease| heads.get(&lease.network)).any(|head| head.tip.time > row.order.terms.expires_at)
 }
 
-/// The networks that the payer may choose: all, unless the shop chose one.
+/// The networks that the payer may choose: all that take the amount, unless the shop chose one.
 fn network_options(gateway: &Gateway, row: &OrderRow, now: Time) -> Vec<NetworkOption> {
     let option = |part: &NetworkPart| NetworkOption {
         network: part.config.name.to_string(),
@@ -206,9 +207,9 @@ fn network_options(gateway: &Gateway, row: &OrderRow, now: Time) -> Vec<NetworkO
             NetworkHealth::Halted | NetworkHealth::Unreachable => Some(Unavailable::Halted),
         },
     };
-    let offered =
-        gateway.networks().values().filter(|part| row.details.payer_chooses || row.order.current.as_ref() == Some(&part.config.name));
-    offered.map(|part| option(part)).collect()
+    let is_current = |part: &NetworkPart| row.order.current.as_ref() == Some(&part.config.name);
+    let may_choose = |part: &NetworkPart| row.details.payer_chooses && part.config.takes(row.order.terms.amount);
+    gateway.networks().values().filter(|part| is_current(part) || may_choose(part)).map(|part| option(part)).collect()
 }
 
 /// The networks on which the order was ever lent an address.

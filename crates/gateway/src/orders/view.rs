@@ -6,7 +6,7 @@ use tidegate_rules::amount::Amount;
 use tidegate_rules::block::{Hash, Network};
 use tidegate_rules::id::OrderId;
 use tidegate_rules::lease::Lease;
-use tidegate_rules::order::{self, Depth, Exception, Heads, Status};
+use tidegate_rules::order::{self, Depth, Exception, Heads, Purpose, Status};
 use tidegate_rules::time::Time;
 use tidegate_vault::Wallet;
 use utoipa::ToSchema;
@@ -37,9 +37,11 @@ pub struct OrderView {
     /// What is paid with.
     #[schema(example = "USDT")]
     pub token: String,
-    /// What the shop asks for.
+    /// What the shop asks for; the least of it where the payer says how much.
     #[schema(example = "12.500000")]
     pub amount: String,
+    /// The payer says how much.
+    pub open_amount: bool,
     /// Counted money that stands on the chain now.
     #[schema(example = "0.000000")]
     pub amount_received: String,
@@ -171,6 +173,8 @@ pub struct PublicOrder {
     /// As in the order.
     pub amount: String,
     /// As in the order.
+    pub open_amount: bool,
+    /// As in the order.
     pub amount_received: String,
     /// As in the order.
     pub amount_confirmed: String,
@@ -223,6 +227,7 @@ pub fn public_view(gateway: &Gateway, row: &OrderRow, heads: &Heads, now: Time) 
         network: view.network,
         token: view.token,
         amount: view.amount,
+        open_amount: view.open_amount,
         amount_received: view.amount_received,
         amount_confirmed: view.amount_confirmed,
         address: view.address.filter(|_| open),
@@ -246,6 +251,8 @@ pub fn view(gateway: &Gateway, row: &OrderRow, heads: &Heads) -> OrderView {
     let order = &row.order;
     let rest = order.terms.amount.saturating_sub(order.tally.received);
     let asked = if rest.is_zero() { order.terms.amount } else { rest };
+    // A link with an amount would ask for the least.
+    let asked = (order.terms.purpose == Purpose::Payment).then_some(asked);
     let options: Vec<PaymentOption> = order
         .leases
         .iter()
@@ -273,6 +280,7 @@ pub fn view(gateway: &Gateway, row: &OrderRow, heads: &Heads) -> OrderView {
         network: order.current.as_ref().map(ToString::to_string),
         token: "USDT".to_owned(),
         amount: order.terms.amount.to_string(),
+        open_amount: order.terms.purpose == Purpose::OpenAmount,
         amount_received: order.tally.received.to_string(),
         amount_confirmed: order.tally.confirmed.to_string(),
         address: current.and_then(|option| option.address.clone()),
@@ -348,13 +356,16 @@ fn checkout_url(gateway: &Gateway, id: OrderId) -> String {
 }
 
 /// A link that wallets understand: EIP-681 on EVM; TRON has no standard, so the widespread form.
-fn payment_uri(part: &NetworkPart, address: &str, amount: Amount) -> String {
+fn payment_uri(part: &NetworkPart, address: &str, amount: Option<Amount>) -> String {
     let config = &part.config;
     match config.kind {
         Kind::Evm => {
-            let units = amount.to_raw(config.decimals).unwrap_or_default();
-            format!("ethereum:{}@{}/transfer?address={address}&uint256={units}", config.token, config.chain_id)
+            let units = amount.map(|amount| format!("&uint256={}", amount.to_raw(config.decimals).unwrap_or_default()));
+            format!("ethereum:{}@{}/transfer?address={address}{}", config.token, config.chain_id, units.unwrap_or_default())
         }
-        Kind::Tron => format!("tron:{address}?token={}&amount={amount}", config.token),
+        Kind::Tron => {
+            let amount = amount.map(|amount| format!("&amount={amount}")).unwrap_or_default();
+            format!("tron:{address}?token={}{amount}", config.token)
+        }
     }
 }

@@ -341,8 +341,10 @@ pub struct CheckoutView {
     pub exception: Option<Exception>,
     /// The token's symbol.
     pub token: String,
-    /// What the order asks for.
+    /// What the order asks for; the least of it where the payer says how much.
     pub amount: String,
+    /// The payer says how much.
+    pub open_amount: bool,
     /// The counted money that stands on the chain (`amount_received`).
     pub received: String,
     /// What is still to pay to reach what is due, never below zero.
@@ -591,6 +593,7 @@ fn words(view: &CheckoutView, phase: Phase, t: &'static Text) -> Words {
     let missed = view.late_until_ms > view.server_time_ms;
     match phase {
         Phase::Choose => say(Tone::Wait, 1, t.choose_title, t.choose_lead, &[]),
+        Phase::Pay if view.open_amount => say(Tone::Wait, 1, t.pay_title, t.pay_lead_open, &[]),
         Phase::Pay => say(Tone::Wait, 1, t.pay_title, t.pay_lead, &[]),
         Phase::PayRest => say(Tone::Care, 1, t.underpaid_title, t.underpaid_lead, &[]),
         Phase::Paused => say(Tone::Care, 1, t.paused_title, t.paused_lead, &[t.paused_more]),
@@ -648,7 +651,8 @@ fn fragment(view: &CheckoutView, lang: Lang) -> Fragment<'_> {
             qr_svg: view.qr_payload.as_deref().map(qr_svg).unwrap_or_default(),
             // The link carries the whole amount: it would ask for too much when only the rest is due.
             wallet_uri: view.payment_uri.as_deref().filter(|uri| phase == Phase::Pay && opens_wallet(uri)),
-            warnings: [t.warn_network, t.warn_fee, t.warn_time].map(|text| fill(text, &named)),
+            warnings: [t.warn_network, if view.open_amount { t.warn_least } else { t.warn_fee }, t.warn_time]
+                .map(|text| fill(text, &named)),
         }
     });
 

@@ -36,6 +36,7 @@ pub(super) fn pending() -> CheckoutView {
         exception: None,
         token: "USDT".into(),
         amount: "12.500000".into(),
+        open_amount: false,
         received: "0.000000".into(),
         remaining: "12.500000".into(),
         excess: "0.000000".into(),
@@ -63,6 +64,11 @@ pub(super) fn pending() -> CheckoutView {
         handed_in: None,
         sandbox: None,
     }
+}
+
+/// The payer says how much: one USDT at least.
+pub(super) fn open_amount() -> CheckoutView {
+    CheckoutView { open_amount: true, amount: "1.000000".into(), remaining: "1.000000".into(), ..pending() }
 }
 
 /// Nothing chosen yet.
@@ -167,6 +173,7 @@ pub(super) fn all() -> Vec<(&'static str, CheckoutView, bool)> {
         transfer("12.500000", TransferStatus::Pending, 1),
     ];
     vec![
+        ("pay-open-amount", open_amount(), true),
         ("choose", unchosen(), false),
         ("choose-none-available", nothing_to_choose, false),
         ("choose-failed", CheckoutView { notice: Some(Notice::NetworkUnavailable("Ethereum (ERC-20)".into())), ..unchosen() }, false),

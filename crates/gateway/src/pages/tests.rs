@@ -67,6 +67,8 @@ fn each_state_says_what_is_going_on() {
         confirming-final        marks it as final
         confirming-reorg        Undone by the network
         confirming-reorg        Failed, no money moved
+        pay-open-amount         Send as much as you like, but at least the amount below
+        pay-open-amount         At least 1.00 USDT must arrive
         paid                    12.50 USDT has arrived. Thank you!
         paid-over               13.00 USDT has arrived, 0.50 USDT more than asked
         paid-late               It came late, but it was accepted
@@ -209,7 +211,7 @@ fn the_network_can_be_changed_only_where_there_is_a_choice() {
 #[test]
 fn a_transaction_can_be_handed_in_where_money_may_have_gone_unseen() {
     let action = format!("action=\"/pay/{}/transaction?lang=en#handin\"", pending().order_id);
-    let table = "pay pay-one-network pay-ethereum-large pay-soon pay-network-trouble pay-underpaid pay-paused pay-sandbox handed-foreign \
+    let table = "pay pay-open-amount pay-one-network pay-ethereum-large pay-soon pay-network-trouble pay-underpaid pay-paused pay-sandbox handed-foreign \
         handed-waiting handed-late closing closing-part closing-by-chain expired expired-part expired-late expired-mixed";
     for (name, view, _) in all().into_iter().filter(|(name, ..)| *name != "hostile") {
         let shown = checkout(&view, Lang::En).contains(&action);

@@ -66,6 +66,8 @@ texts! {
     pay_title: "Send your payment", "请转账付款";
     pay_lead: "Send the exact amount to the address below. This page updates automatically.",
         "请按以下金额转账到收款地址，到账后本页面会自动更新。";
+    pay_lead_open: "Send as much as you like, but at least the amount below, to this address. This page updates automatically.",
+        "请转账到以下地址，金额由您决定，但不得少于所示金额。到账后本页面会自动更新。";
     underpaid_title: "Part of the payment has arrived", "已收到部分款项";
     underpaid_lead: "{received} arrived. Please send {remaining} more to the same address.",
         "已收到 {received}，还需补付 {remaining}，请转到同一地址。";
@@ -78,6 +80,7 @@ texts! {
     soon: "Little time is left. Withdrawals from an exchange may arrive too late.", "剩余时间不多，从交易所提币可能来不及到账。";
     over_now: "The time is over. Please do not send anything to this order any more.", "付款时间已结束，请不要再为此订单转账。";
     amount: "Amount", "付款金额";
+    amount_least: "At least", "最低金额";
     amount_rest: "Still to pay", "还需补付";
     amount_total: "Total", "订单金额";
     amount_arrived: "Arrived", "已到账";
@@ -96,6 +99,8 @@ texts! {
     copy_hash: "Copy the transaction hash", "复制交易哈希";
     warn_network: "Send only {token} on {network}. Anything else, or on another network, may be lost for good.",
         "仅支持通过 {network} 转入 {token}。转入其他币种或使用其他网络，资产可能永久丢失。";
+    warn_least: "At least {amount} must arrive. If your exchange or wallet deducts a fee, add it on top.",
+        "实际到账金额不得少于 {amount}。如果交易所或钱包会扣除手续费，请另外加上。";
     warn_fee: "Exactly {amount} must arrive. If your exchange or wallet deducts a fee, add it on top.",
         "实际到账金额必须为 {amount}。如果交易所或钱包会扣除手续费，请另外加上。";
     warn_time: "The payment must be in a block before the time is over. Later money is recorded, but you may have to contact the shop.",

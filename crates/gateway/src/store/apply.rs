@@ -21,7 +21,7 @@ use tidegate_rules::order::{Depth, Facts, PaidBy, Purpose, Terms};
 use tidegate_rules::time::Time;
 
 use super::notices;
-use super::rows::{DEPOSITS, parse};
+use super::rows::{DEPOSITS, OPEN_AMOUNT, parse};
 use super::safe::alert;
 use super::{Commit, Engine, StoreError, people};
 use crate::alerts::AlertView;
@@ -97,6 +97,9 @@ pub(super) async fn apply(db: &mut AnyConnection, engine: Engine, group: &[&Chan
     insert_merchants(db, &all(group, |changes| &changes.new_merchants)).await?;
     for (merchant, url) in all(group, |changes| &changes.webhook_urls) {
         must!(put_webhook_url(db, *merchant, url.as_deref()));
+    }
+    for (merchant, events) in all(group, |changes| &changes.webhook_events) {
+        must!(put_webhook_events(db, *merchant, events.as_deref()));
     }
     insert_api_keys(db, &all(group, |changes| &changes.new_api_keys)).await?;
     for change in all(group, |changes| &changes.people) {
@@ -480,7 +483,11 @@ async fn insert_orders(db: &mut AnyConnection, orders: &[&NewOrder]) -> Result<(
                 .bind(new.created_at.millis())
                 .bind(i64::from(details.payer_chooses))
                 .bind(details.note.as_deref())
-                .bind((terms.purpose == Purpose::Deposits).then_some(DEPOSITS))
+                .bind(match terms.purpose {
+                    Purpose::Payment => None,
+                    Purpose::OpenAmount => Some(OPEN_AMOUNT),
+                    Purpose::Deposits => Some(DEPOSITS),
+                })
         },
     )
     .await?;
@@ -779,6 +786,12 @@ async fn insert_merchants(db: &mut AnyConnection, merchants: &[&NewMerchant]) ->
     Ok(())
 }
 
+async fn put_webhook_events(db: &mut AnyConnection, merchant: MerchantId, events: Option<&str>) -> Applied {
+    let changed =
+        sqlx::query("UPDATE merchants SET webhook_events = $1 WHERE id = $2").bind(events).bind(merchant.to_string()).execute(db).await?;
+    Ok(one(&changed))
+}
+
 async fn put_webhook_url(db: &mut AnyConnection, merchant: MerchantId, url: Option<&str>) -> Applied {
     let changed =
         sqlx::query("UPDATE merchants SET webhook_url = $1 WHERE id = $2").bind(url).bind(merchant.to_string()).execute(db).await?;
@@ -1004,13 +1017,18 @@ async fn insert_period(db: &mut AnyConnection, new: &NewPeriod) -> Result<(), sq
 
 /// The event of an alert as it stands now, for the merchant `main`, who is the owner.
 async fn tell_alert(db: &mut AnyConnection, id: &str, event: EventId, at: Time) -> Result<(), sqlx::Error> {
-    let owner = sqlx::query("SELECT id, webhook_url FROM merchants WHERE name = $1").bind(MAIN_MERCHANT).fetch_optional(&mut *db).await?;
+    let owner = sqlx::query("SELECT id, webhook_url, webhook_events FROM merchants WHERE name = $1")
+        .bind(MAIN_MERCHANT)
+        .fetch_optional(&mut *db)
+        .await?;
     // Before the first start there is nobody to tell.
     let Some(owner) = owner else { return Ok(()) };
     let row = sqlx::query("SELECT * FROM alerts WHERE id = $1").bind(id).fetch_one(&mut *db).await?;
     let unreadable = |error: StoreError| sqlx::Error::Decode(error.to_string().into());
     let alert = alert(&row).map_err(unreadable)?;
-    let url = owner.try_get::<Option<String>, _>("webhook_url")?.filter(|_| alert.kind.is_sent());
+    let wanted = owner.try_get::<Option<String>, _>("webhook_events")?;
+    let is_wanted = wanted.is_none_or(|wanted| wanted.split(' ').any(|one| one == EventType::WalletAlert.name()));
+    let url = owner.try_get::<Option<String>, _>("webhook_url")?.filter(|_| alert.kind.is_sent() && is_wanted);
     let told = NewEvent {
         id: event,
         kind: EventType::WalletAlert,

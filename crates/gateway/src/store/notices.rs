@@ -2,7 +2,7 @@
 //! texts that people wrote. How the queue changes is carried out here too, inside a commit.
 
 use sqlx::any::AnyRow;
-use sqlx::{AnyConnection, Executor as _, Row as _};
+use sqlx::{AnyConnection, Row as _};
 use tidegate_rules::amount::Amount;
 use tidegate_rules::changes::{NewNotice, NoticeChange, NoticeState, TemplateChange, Told, ToldMark};
 use tidegate_rules::id::{EventId, NoticeId};
@@ -12,7 +12,7 @@ use tidegate_rules::time::Time;
 use super::apply::{Applied, one, write_rows};
 use super::read::{Arg, Where};
 use super::rows::{Found, amount, named, number, parse, small, time, time_some};
-use super::{Commit, Engine, Store};
+use super::{Commit, Store};
 
 /// Orders whose amounts are read at once for a digest.
 const DIGEST_STEP: i64 = 500;

@@ -133,6 +133,7 @@ fn merchant(row: &AnyRow) -> Found<MerchantRow> {
         id: parse(row, "id")?,
         name: row.try_get("name")?,
         webhook_url: row.try_get("webhook_url")?,
+        webhook_events: row.try_get("webhook_events")?,
         webhook_secret: row.try_get("webhook_secret")?,
         previous_secret: previous,
         created_at: time(row, "created_at")?,

@@ -99,7 +99,7 @@ impl OrderFilter {
             query.and("o.amount <= ?", self.amount_max.map(number));
         }
         query.and(&format!("{id} < ?"), text(self.before));
-        query.then(&format!("AND o.purpose IS NULL ORDER BY {id} DESC"))
+        query.then(&format!("AND COALESCE(o.purpose, '') <> 'deposits' ORDER BY {id} DESC"))
     }
 }
 
@@ -496,7 +496,7 @@ impl Store {
         query.and("merchant_id = ?", Some(Arg::Text(merchant.to_string())));
         query.and("user_id = ?", Some(Arg::Text(user.to_owned())));
         query.and("network = ?", name.map(|name| Arg::Text(name.to_string())));
-        let rows = query.then("AND purpose IS NOT NULL ORDER BY id").fetch(self).await?;
+        let rows = query.then("AND purpose = 'deposits' ORDER BY id").fetch(self).await?;
         let mut orders = self.whole(&rows).await?;
         orders.sort_by_key(|order| order.id);
         Ok(orders)

@@ -14,6 +14,7 @@ use tidegate_rules::books::Difference;
 use tidegate_rules::changes::{DeliveryState, Details, Recorded};
 use tidegate_rules::id::{DeliveryId, KeyId, LeaseId, MerchantId, OrderId, SourceId, Subject, TransferId, WalletId};
 use tidegate_rules::lease::Lease;
+use tidegate_rules::notify::EventType;
 use tidegate_rules::order::{
     self, Confirmation, Depth, Exception, Facts, Mark, Order, Paid, PaidBy, Payment, PaymentStatus, Purpose, Status, Tally, Terms,
 };
@@ -35,12 +36,22 @@ pub struct MerchantRow {
     pub name: String,
     /// Where its webhooks go.
     pub webhook_url: Option<String>,
+    /// The types of events that its receivers want, as words; `None` for all.
+    pub webhook_events: Option<String>,
     /// Its webhook secret, sealed.
     pub webhook_secret: String,
     /// The secret it had before, sealed, and until when that signs too.
     pub previous_secret: Option<(String, Time)>,
     /// Since when.
     pub created_at: Time,
+}
+
+impl MerchantRow {
+    /// Whether its receivers want to hear of such events.
+    #[must_use]
+    pub fn wants(&self, kind: EventType) -> bool {
+        self.webhook_events.as_ref().is_none_or(|wanted| wanted.split(' ').any(|one| one == kind.name()))
+    }
 }
 
 /// An API key.
@@ -456,7 +467,8 @@ fn confirmation(text: &str) -> Found<Confirmation> {
 }
 
 /// An order's own row; leases and transfers are added by the caller.
-/// The purpose of an order that is a permanent address; that of every other is not written.
+/// The purposes of orders as they are written; that of most is not.
+pub(super) const OPEN_AMOUNT: &str = "open_amount";
 pub(super) const DEPOSITS: &str = "deposits";
 
 pub(super) fn order_row(row: &AnyRow) -> Found<OrderRow> {
@@ -464,6 +476,7 @@ pub(super) fn order_row(row: &AnyRow) -> Found<OrderRow> {
     let terms = Terms {
         purpose: match row.try_get::<Option<String>, _>("purpose")?.as_deref() {
             None => Purpose::Payment,
+            Some(OPEN_AMOUNT) => Purpose::OpenAmount,
             Some(DEPOSITS) => Purpose::Deposits,
             Some(other) => return Err(StoreError::corrupt("purpose", other)),
         },

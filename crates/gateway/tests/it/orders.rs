@@ -96,6 +96,23 @@ fn location_of(order: &Value) -> String {
 }
 
 #[tokio::test]
+async fn a_network_takes_orders_within_its_limits() {
+    let shop = Shop::open_with(|settings| settings.network = "min_amount = \"5\"\nmax_amount = \"100\"".to_owned()).await;
+    let api = shop.api();
+    for (amount, said) in [("4.999999", "at least 5.000000"), ("100.000001", "at most 100.000000")] {
+        let answer = api.post("/api/v1/orders", &json!({ "amount": amount, "network": NETWORK })).await;
+        answer.points_at("/amount");
+        assert!(answer.text().contains(said), "{answer:?}");
+        api.post("/api/v1/orders", &json!({ "amount": amount })).await.points_at("/amount");
+    }
+    for amount in ["5", "100"] {
+        api.post("/api/v1/orders", &json!({ "amount": amount, "network": NETWORK })).await.expect(201);
+    }
+    let network = api.get("/api/v1/networks").await.expect(200).json()["data"][0].clone();
+    assert_eq!((&network["min_amount"], &network["max_amount"]), (&json!("5.000000"), &json!("100.000000")));
+}
+
+#[tokio::test]
 async fn an_operator_confirms_an_order_by_his_word_or_by_a_transaction() {
     let shop = Shop::open().await;
     let api = Operator::of(&shop).api(&shop);
@@ -256,6 +273,19 @@ async fn a_webhook_is_looked_at_and_sent_again() {
         if seen == 4 { Ok(()) } else { Err(seen) }
     })
     .await;
+    // Only what the merchant wants to hear of is sent; everything is listed.
+    let merchant = format!("/api/v1/admin/merchants/{}", shop.merchant.id);
+    let put = async |body: Value| api.request(reqwest::Method::PUT, &merchant).json(&body).send().await;
+    put(json!({ "webhook_events": ["order.eaten"] })).await.points_at("/webhook_events/0");
+    put(json!({ "webhook_events": ["order.paid", "order.paid"] })).await.points_at("/webhook_events/1");
+    let narrowed = put(json!({ "webhook_events": ["order.paid", "order.cancelled"] })).await.expect(200).json();
+    assert_eq!(narrowed["webhook_events"], json!(["order.paid", "order.cancelled"]));
+    let quiet = shop.order("5").await;
+    shop.api().post(&format!("/api/v1/orders/{}/cancel", quiet.id), &json!({})).await.expect(200);
+    shop.receiver.events(&quiet.id, &["order.cancelled"]).await;
+    let listed = shop.api().get(&format!("/api/v1/orders/{}/events", quiet.id)).await.expect(200).json();
+    assert_eq!(kinds(&listed), ["order.pending", "order.cancelled"]);
+    assert_eq!(put(json!({ "webhook_events": null })).await.expect(200).json()["webhook_events"], Value::Null);
     api.get("/api/v1/admin/webhook-deliveries/whd_1").await.problem(404, "not_found");
     shop.api().get("/api/v1/admin/webhook-deliveries").await.problem(403, "insufficient_scope");
 }
@@ -317,6 +347,31 @@ async fn a_paid_order_makes_and_extends_a_membership_once() {
     let others = shop.home.merchant("other", "http://127.0.0.1:9/");
     let others = shop.gateway.api(&shop.home.api_key(&others.name, SHOP_SCOPES));
     assert_eq!(others.get("/api/v1/users/42/membership").await.expect(200).json()["periods"], json!([]));
+}
+
+#[tokio::test]
+async fn an_order_without_an_amount_is_paid_by_what_comes() {
+    let shop = Shop::open().await;
+    shop.api().post("/api/v1/orders", &json!({ "network": NETWORK })).await.points_at("/amount");
+    let least = shop.api().post("/api/v1/orders", &json!({ "open_amount": true })).await.expect(201).json();
+    assert_eq!((&least["open_amount"], &least["network"]), (&json!(true), &Value::Null));
+    let order = shop.order_with(&json!({ "open_amount": true, "amount": "5" })).await;
+    let opened = shop.get(&order).await;
+    assert_eq!((&opened["amount"], &opened["open_amount"]), (&json!("5.000000"), &json!(true)));
+    assert!(!opened["payment_uri"].as_str().unwrap().contains("uint256"), "{opened}");
+    let page = shop.api().with_key(None).get(&format!("/pay/{}?lang=en", order.id)).await.expect(200).text();
+    assert!(page.contains("At least") && page.contains("as much as you like"), "{page}");
+    shop.pay(&order, "4").await;
+    shop.order_has(&order, &json!({ "exception": "underpaid" })).await;
+    shop.pay(&order, "38").await;
+    shop.anvil.mine(2).await;
+    let paid = shop.order_is(&order, "paid").await;
+    assert_eq!((&paid["exception"], &paid["amount_confirmed"]), (&Value::Null, &json!("42.000000")));
+    shop.pay(&order, "1").await;
+    shop.anvil.mine(2).await;
+    shop.events(&order, &["order.pending", "order.underpaid", "order.confirming", "order.paid", "order.overpaid"]).await;
+    let more = shop.get(&order).await;
+    assert_eq!((&more["exception"], &more["amount_confirmed"]), (&Value::Null, &json!("43.000000")));
 }
 
 #[tokio::test]

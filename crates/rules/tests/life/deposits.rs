@@ -1,4 +1,4 @@
-//! # Deposits
+//! # Deposits, and orders whose payer says how much
 //!
 //! A permanent address is an order without an amount or an end: nothing pays it, nothing ends it, and
 //! each deposit is told when it settles.
@@ -9,7 +9,7 @@ use std::sync::Arc;
 use tidegate_rules::alert::AlertKind;
 use tidegate_rules::amount::{Amount, Raw};
 use tidegate_rules::block::{Address, Hash, Network, TransferKey};
-use tidegate_rules::order::{self, Depth, Head, Heads, Mark, Order, Payment, Purpose, Status, Step, Terms};
+use tidegate_rules::order::{self, Depth, Exception, Head, Heads, Mark, Order, Payment, Purpose, Status, Step, Terms};
 use tidegate_rules::time::{Span, Time};
 
 fn tron() -> Network {
@@ -17,9 +17,13 @@ fn tron() -> Network {
 }
 
 fn address() -> Order {
+    of(Purpose::Deposits, Amount::ZERO)
+}
+
+fn of(purpose: Purpose, amount: Amount) -> Order {
     order::open(Terms {
-        purpose: Purpose::Deposits,
-        amount: Amount::ZERO,
+        purpose,
+        amount,
         tolerance: Amount::ZERO,
         expires_at: Time::from_secs(253_402_300_799),
         late_window: Span::ZERO,
@@ -79,6 +83,30 @@ fn each_deposit_is_told_once_when_it_settles_and_nothing_pays_the_address() {
     assert_eq!((both.order.status, both.order.tally.confirmed), (Status::Pending, Amount::from_micros(5_000_001)));
     let still = order::advance(&both.order, &both.payments, &heads(1_000_000), Time::from_secs(200_000_000_000));
     assert_eq!((told(&still), still.order == both.order), (vec![], true), "a permanent address has no end");
+}
+
+/// Whatever the payer likes, but the least of it: paid once, by all that has settled by then. What
+/// settles later is told as each excess is; there is no exception in it.
+#[test]
+fn an_order_without_an_amount_is_paid_by_what_comes() {
+    let now = Time::from_secs(1);
+    let kinds = |step: &Step| step.events.iter().map(|event| event.kind.name()).collect::<Vec<_>>();
+    let start = of(Purpose::OpenAmount, Amount::from_micros(1_000_000));
+    let little = order::advance(&start, &[deposit(0, 10, 400_000)], &heads(10), now);
+    assert_eq!((kinds(&little), little.order.exception), (vec!["order.underpaid"], Some(Exception::Underpaid)));
+    let mut payments = little.payments.clone();
+    payments.push(deposit(1, 11, 5_000_000));
+    let enough = order::advance(&little.order, &payments, &heads(11), now);
+    assert_eq!((kinds(&enough), enough.order.status), (vec!["order.confirming"], Status::Confirming));
+    let paid = order::advance(&enough.order, &enough.payments, &heads(20), now);
+    assert_eq!((kinds(&paid), paid.order.status, paid.order.exception), (vec!["order.paid"], Status::Paid, None));
+    assert_eq!(paid.order.tally.confirmed, Amount::from_micros(5_400_000));
+
+    let mut payments = paid.payments.clone();
+    payments.push(deposit(2, 21, 100_000));
+    let more = order::advance(&paid.order, &payments, &heads(30), now);
+    assert_eq!((kinds(&more), more.order.exception), (vec!["order.overpaid"], None));
+    assert_eq!(kinds(&order::advance(&more.order, &more.payments, &heads(40), now)), [""; 0]);
 }
 
 #[test]

@@ -24,7 +24,7 @@ use tidegate_rules::amount::{Amount, Raw};
 use tidegate_rules::block::{Address, Hash, Network, TransferKey};
 use tidegate_rules::changes::{Changes, Details};
 use tidegate_rules::id::OrderId;
-use tidegate_rules::order::{Cancel, Depth, Mark, Status};
+use tidegate_rules::order::{Cancel, Depth, Mark, Purpose, Status};
 use tidegate_rules::time::{Span, Time};
 use tidegate_rules::wallet::WalletKind;
 use tokio::sync::watch;
@@ -224,6 +224,8 @@ fn network_config(name: &str, kind: Kind, decimals: u8, depth: Depth, tier: Tier
         // Only these blocks are mined when a test wants one.
         max_lag: Span::from_secs(365 * 86_400),
         final_lag_max: Span::from_secs(30 * 86_400),
+        min_amount: None,
+        max_amount: None,
         agree_above: None,
         reconcile: Reconcile::Settled,
         webhook_secret: None,
@@ -601,7 +603,13 @@ impl World {
     }
 
     pub fn wish(&self, amount: Amount, network: Option<Network>, expires_in: Span) -> Wish {
-        Wish { amount, network, expires_in: Some(expires_in), details: Details { metadata: "{}".into(), ..Details::default() } }
+        Wish {
+            purpose: Purpose::Payment,
+            amount,
+            network,
+            expires_in: Some(expires_in),
+            details: Details { metadata: "{}".into(), ..Details::default() },
+        }
     }
 
     /// Opens an order as the shop's request does.
