@@ -68,8 +68,9 @@ fn secrets(name: &str, around: &str) {
     // The path of a file is shown; there is no password in it.
     for url in urls.iter().filter(|url| !url.trim_start().to_ascii_lowercase().starts_with("sqlite")) {
         let url = quoted(url);
-        // What stands before the first :// is a scheme, and what follows is the host, which is shown.
-        let is_host = url.contains(&format!("://{SECRET}"));
+        // What stands before the first :// is a scheme, and what follows is the host, which is shown; so is
+        // what follows an @ that nobody escaped.
+        let is_host = url.contains(&format!("://{SECRET}")) || before.contains('@');
         let file = format!(
             "[database]\nurl = {url}\n[server]\npublic_url = {url}\n[networks.ethereum]\nrpc = [{url}]\n\
              webhook_secret = {url}\n[payment_webhooks.a]\nform = 'stripe'\nsecret = {url}\n[payment_webhooks.b]\nform = 'standard'\n\

@@ -2,6 +2,7 @@
 //! compiles them.
 
 use axum::http::Uri;
+use tidegate_rules::amount::Amount;
 
 use super::api::{self, CreateOrder, ListOrders};
 use super::request;
@@ -14,7 +15,7 @@ use crate::store::OrderFilter;
 /// # Errors
 /// What the shop is told.
 pub fn order_body(body: &[u8]) -> Result<Wish, Problem> {
-    request::parse::<CreateOrder>(body)?.wish()
+    request::parse::<CreateOrder>(body)?.wish(Amount::from_micros(1))
 }
 
 /// The query of `GET /api/v1/orders`: the filter, and how many.
