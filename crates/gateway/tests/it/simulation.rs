@@ -20,12 +20,13 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use tidegate::orders::{self, Cancelling};
 use tidegate::people::Doer;
+use tidegate::problem::Problem;
 use tidegate::safe;
 use tidegate::store::{AlertFilter, AuditFilter};
 use tidegate_chain::sandbox::{BranchBlock, Dropped, Faults, LogEntry};
 use tidegate_rules::alert::AlertKind;
 use tidegate_rules::amount::{Amount, Raw};
-use tidegate_rules::block::{Address, Network};
+use tidegate_rules::block::{Address, Network, TransferKey};
 use tidegate_rules::id::OrderId;
 use tidegate_rules::order::{Cancel, Exception, Status};
 use tidegate_rules::risk;
@@ -282,44 +283,74 @@ async fn a_hundred_orders_at_once_get_a_hundred_wallets_from_a_pool_that_grows()
     rest(&world, &mut Memory::default(), "a hundred at once").await;
 }
 
-/// The shop leases a wallet at the very moment when a follower books money to it.
+/// The shop leases wallets while a follower books money to them: before the money, after it, and in
+/// between, where nobody can say who is first.
 #[tokio::test(flavor = "multi_thread")]
 async fn money_that_meets_the_lease_of_its_wallet_has_one_owner() {
     let mut world = calm(Nature { batch_size: 8, ..Nature::default() }).await;
     let mut memory = Memory::default();
     let (mut matched, mut stray) = (0, 0);
     for round in 0..25 {
-        // Whoever is next in the queue is paid now.
+        // How many orders there are when the money comes; none at all until it is booked in the last.
+        let (before, booked_first) = (round % 5, round % 5 == 4);
+        // Whoever is next in the queue is paid now. Money that has not settled would keep a wallet
+        // from being lent, so that of the last round does first.
+        for _ in 0..8 {
+            world.mine(&tron());
+        }
+        rest(&world, &mut memory, &format!("round {round}, before")).await;
         open(&mut world, 3, &tron()).await;
         let free = world.gateway().store.free_wallets(&tron(), 4).await.unwrap();
-        for wallet in &free {
-            let value = world.units(&tron(), whole(2));
-            world.chain(&tron()).transaction(vec![LogEntry::Transfer { from: PAYER, to: wallet.address, value }]);
+        let value = world.units(&tron(), whole(2));
+        let sent = free.iter().map(|wallet| {
+            let log = LogEntry::Transfer { from: PAYER, to: wallet.address, value };
+            TransferKey { tx_hash: world.chain(&tron()).transaction(vec![log]), ordinal: 0 }
+        });
+        let sent: Vec<_> = sent.collect();
+        if booked_first {
+            world.mine(&tron());
+            rest(&world, &mut memory, &format!("round {round}, booked")).await;
         }
         let (gateway, merchant) = (world.gateway(), world.running.as_ref().unwrap().merchant.clone());
         let wish = world.wish(whole(3), Some(tron()), Span::from_secs(600));
-        let opening = tokio::spawn(async move {
-            let mut opened = Vec::new();
+        let (told, mut opened) = tokio::sync::mpsc::unbounded_channel();
+        tokio::spawn(async move {
             for _ in 0..3 {
-                opened.push(orders::open(&gateway, &merchant, &wish, |_| None).await);
+                let _ = told.send(orders::open(&gateway, &merchant, &wish, |_| None).await);
             }
-            opened
         });
-        world.moment().await;
-        world.mine(&tron());
-        for opened in opening.await.unwrap() {
-            let orders::Opened::New(view) = opened.expect("there are wallets") else { panic!("an order was known") };
-            world.opened.push(view.id.parse().unwrap());
+        let mut there = 0;
+        if !booked_first {
+            while there < before {
+                heard(&mut world, opened.recv().await);
+                there += 1;
+            }
+            world.moment().await;
+            world.mine(&tron());
         }
+        while let Some(outcome) = opened.recv().await {
+            heard(&mut world, Some(outcome));
+            there += 1;
+        }
+        assert_eq!(there, 3, "round {round}");
         world.mine(&tron());
         rest(&world, &mut memory, &format!("round {round}")).await;
-        for wallet in free {
-            let windows = world.gateway().store.windows(&[wallet.id]).await.unwrap();
-            let was_fresh = windows.get(&wallet.id).is_some_and(|windows| windows.iter().any(|window| window.from == 0));
-            if was_fresh { matched += 1 } else { stray += 1 }
-        }
+        let booked = world.gateway().store.transfers_by_key(&tron(), &sent).await.unwrap();
+        assert_eq!(booked.len(), sent.len(), "round {round}");
+        let owned = booked.iter().filter(|transfer| transfer.order.is_some()).count();
+        matched += owned;
+        stray += booked.len() - owned;
     }
-    assert!(matched > 0 && stray > 0, "one side always won ({matched} to {stray}): nothing met");
+    // Of every five rounds three have one, two and three orders before the money for certain, one has
+    // all of its money booked first, and what became of the rest is known to nobody beforehand.
+    println!("{matched} wallets were leased before their money came, {stray} after that or not at all");
+    assert!(matched >= 5 * (1 + 2 + 3), "only {matched} of the 30 wallets that were leased first have their money");
+    assert!(stray >= 5 * 3, "only {stray} of the 15 wallets that were paid first were left alone");
+}
+
+fn heard(world: &mut World, outcome: Option<Result<orders::Opened, Problem>>) {
+    let orders::Opened::New(view) = outcome.expect("three are opened").expect("there are wallets") else { panic!("an order was known") };
+    world.opened.push(view.id.parse().unwrap());
 }
 
 /// The same, at the worst moment of all: the follower has found that nobody leases the wallet, and
