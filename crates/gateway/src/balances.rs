@@ -18,10 +18,11 @@ use tidegate_rules::changes::{Changes, NewAlert, NewBalance};
 use tidegate_rules::id::{JobId, WalletId};
 use tidegate_rules::time::{Span, Time};
 use tidegate_rules::wallet::WalletKind;
-use tokio::sync::watch;
+use tokio::sync::{broadcast, watch};
 
 use crate::clock;
-use crate::gateway::{Gateway, NetworkPart};
+use crate::duties::Duty;
+use crate::gateway::{Gateway, NetworkPart, Wake};
 use crate::problem::Problem;
 use crate::store::{BalanceRow, JobRow, JobStatus, WalletRow};
 
@@ -292,49 +293,98 @@ pub async fn sync_all(
     Ok((all, differing))
 }
 
-/// Starts a walk through these networks in the background, or finds the one that is under way.
+/// Starts a walk through these networks in the background, or finds the one that is under way. Any
+/// process on the database may do it, and another goes on with it should that one end.
 ///
 /// # Errors
 /// When the store does not answer.
-pub async fn start_job(gateway: &Arc<Gateway>, parts: Vec<Arc<NetworkPart>>) -> Result<JobRow, Problem> {
+pub async fn start_job(gateway: &Gateway, parts: Vec<Arc<NetworkPart>>) -> Result<JobRow, Problem> {
     let now = clock::now();
-    if let Some(running) = gateway.store.running_job(JOB_KIND, now.minus(JOB_SILENT_MAX)).await? {
-        return Ok(running);
-    }
     let mut total: u64 = 0;
     for part in &parts {
         total = total.saturating_add(gateway.store.count_to_ask(&part.config.name).await?);
     }
+    let networks: Vec<&str> = parts.iter().map(|part| part.config.name.as_str()).collect();
     let job = JobRow {
         id: JobId::new(now, clock::id_bytes()),
         kind: JOB_KIND.to_owned(),
         status: JobStatus::Running,
         done: 0,
         total,
-        detail: "{}".to_owned(),
+        detail: json!({ "networks": networks }).to_string(),
         created_at: now,
         changed_at: now,
     };
-    gateway.store.put_job(&job).await?;
-    tokio::spawn(work(Arc::clone(gateway), parts, job.clone()));
-    Ok(job)
+    // One that ended between the two looks is followed by this one.
+    for _ in 0..TRIES {
+        if gateway.store.add_job(&job).await? {
+            gateway.signal(Wake::Job);
+            return Ok(job);
+        }
+        if let Some(running) = gateway.store.running_job(JOB_KIND).await? {
+            return Ok(running);
+        }
+    }
+    Err(Problem::unavailable("busy", "another walk began and ended at this moment; try again"))
 }
 
-/// Does a job and stores how far it is.
-async fn work(gateway: Arc<Gateway>, parts: Vec<Arc<NetworkPart>>, mut running: JobRow) {
+/// Does the jobs that nobody does, until `stop` says so.
+pub async fn run_jobs(gateway: Arc<Gateway>, mut stop: watch::Receiver<bool>) {
+    let mut signals = gateway.listen();
+    loop {
+        let now = clock::now();
+        match gateway.store.claim_job(JOB_KIND, gateway.duties.holder(), now.minus(JOB_SILENT_MAX), now).await {
+            Ok(Some(job)) => tokio::select! {
+                () = work(&gateway, job) => continue,
+                _ = stop.wait_for(|stop| *stop) => return,
+            },
+            Ok(None) => {}
+            Err(error) => tracing::warn!(%error, "jobs could not be read"),
+        }
+        tokio::select! {
+            () = tokio::time::sleep(JOBS_LOOK) => {}
+            () = told_of_job(&mut signals) => {}
+            _ = stop.wait_for(|stop| *stop) => return,
+        }
+    }
+}
+
+/// Waits until somebody says that there is a job.
+async fn told_of_job(signals: &mut broadcast::Receiver<Wake>) {
+    loop {
+        match signals.recv().await {
+            Ok(Wake::Job) | Err(broadcast::error::RecvError::Lagged(_)) => return,
+            Ok(_) => {}
+            Err(broadcast::error::RecvError::Closed) => std::future::pending().await,
+        }
+    }
+}
+
+/// Does a job and stores how far it is, for as long as it is ours.
+async fn work(gateway: &Gateway, mut running: JobRow) {
+    let holder = gateway.duties.holder();
+    let detail: serde_json::Value = serde_json::from_str(&running.detail).unwrap_or_default();
+    let wanted = detail.get("networks").and_then(serde_json::Value::as_array);
+    let is_wanted = |part: &&Arc<NetworkPart>| wanted.is_none_or(|names| names.iter().any(|name| *name == part.config.name.as_str()));
+    let parts: Vec<Arc<NetworkPart>> = gateway.networks().values().filter(is_wanted).cloned().collect();
     let (sender, mut done) = watch::channel(0);
-    let walk = sync_all(&gateway, &parts, |wallets| {
+    let walk = sync_all(gateway, &parts, |wallets| {
         sender.send_replace(wallets);
     });
     tokio::pin!(walk);
+    let mut breath = tokio::time::interval(JOB_BREATH);
     let outcome = loop {
         tokio::select! {
             outcome = &mut walk => break outcome,
             _ = done.changed() => running.done = *done.borrow_and_update(),
+            // That it is alive is said while a slow endpoint is waited for, too.
+            _ = breath.tick() => {}
         }
         running.changed_at = clock::now();
-        if let Err(error) = gateway.store.put_job(&running).await {
-            tracing::warn!(%error, "the progress of a job could not be stored");
+        match gateway.store.put_job(&running, holder).await {
+            Ok(true) => {}
+            Ok(false) => return,
+            Err(error) => tracing::warn!(%error, "the progress of a job could not be stored"),
         }
     };
     running.changed_at = clock::now();
@@ -350,10 +400,16 @@ async fn work(gateway: Arc<Gateway>, parts: Vec<Arc<NetworkPart>>, mut running: 
             running.detail = json!({ "error": problem.detail }).to_string();
         }
     }
-    if let Err(error) = gateway.store.put_job(&running).await {
+    if let Err(error) = gateway.store.put_job(&running, holder).await {
         tracing::warn!(%error, "the end of a job could not be stored");
     }
 }
+
+/// How long to wait at most before looking for jobs again.
+const JOBS_LOOK: Duration = Duration::from_secs(30);
+
+/// How often a job says that it is alive.
+const JOB_BREATH: Duration = Duration::from_secs(30);
 
 /// The kind of job that reads every balance.
 const JOB_KIND: &str = "wallet_sync";
@@ -369,6 +425,11 @@ pub async fn run(gateway: Arc<Gateway>, mut stop: watch::Receiver<bool>) {
         tokio::select! {
             () = tokio::time::sleep(wait) => {}
             _ = stop.wait_for(|stop| *stop) => return,
+        }
+        // Done by one process for all.
+        if !gateway.duties.hold(&Duty::House).is_here() {
+            wait = FIRST.min(every.to_std());
+            continue;
         }
         let parts: Vec<Arc<NetworkPart>> = gateway.networks().values().cloned().collect();
         tokio::select! {

@@ -20,7 +20,7 @@ use std::time::Duration;
 
 use tidegate_rules::alert::AlertKind;
 use tidegate_rules::block::{Address, Block, BlockRef, Hash, Network, Transfer, TransferKey};
-use tidegate_rules::changes::{Changes, Cursor, WalletChange, WalletMove};
+use tidegate_rules::changes::{Changes, Cursor, Fence, WalletChange, WalletMove};
 use tidegate_rules::follow::{self, Next};
 use tidegate_rules::id::{OrderId, WalletId};
 use tidegate_rules::lease;
@@ -35,6 +35,7 @@ use tokio::time::Instant;
 use self::aim::{Aim, Look};
 use crate::clock;
 use crate::config::StartBlock;
+use crate::duties::Duty;
 use crate::gateway::{Gateway, NetworkPart, Wake, told_to_look};
 use crate::metrics::Told;
 use crate::orders::mark;
@@ -106,7 +107,29 @@ pub async fn run(gateway: Arc<Gateway>, part: Arc<NetworkPart>, mut stop: watch:
     let mut follower = Follower::new(gateway, part);
     let mut failures: u32 = 0;
     let mut signals = follower.gateway.listen();
+    let mut duties = follower.gateway.duties.watch();
+    let duty = Duty::Follow(follower.part.config.name.clone());
     loop {
+        let hold = follower.gateway.duties.hold(&duty);
+        if !hold.is_here() {
+            follower.forget();
+            failures = 0;
+            tokio::select! {
+                () = follower.look_on() => {}
+                _ = stop.wait_for(|stop| *stop) => return,
+            }
+            tokio::select! {
+                () = tokio::time::sleep(follower.part.config.poll_interval.to_std()) => {}
+                _ = duties.changed() => {}
+                _ = stop.wait_for(|stop| *stop) => return,
+            }
+            continue;
+        }
+        if follower.fence != hold.fence() {
+            // Taken over a moment ago: from the store, which may be ahead of what was looked at.
+            follower.forget();
+            follower.fence = hold.fence();
+        }
         let (looked, tip) = (Instant::now(), follower.tip());
         let pause = match follower.pass().await {
             Ok(then) => {
@@ -117,13 +140,13 @@ pub async fn run(gateway: Arc<Gateway>, part: Arc<NetworkPart>, mut stop: watch:
                     Then::Rest => follower.until_next_look(looked, tip),
                 }
             }
+            // What failed is somebody else's by now.
+            Err(_) if !follower.gateway.duties.hold(&duty).is_here() => continue,
             Err(trouble) => {
                 tracing::warn!(network = %follower.part.config.name, failures, "following failed: {trouble}");
                 follower.part.tell(|state| state.failing = Some(trouble.to_string()));
                 // What was read before may be out of date: start from the store again.
-                follower.row = None;
-                follower.ahead = None;
-                follower.aim = Aim::default();
+                follower.forget();
                 let poll = follower.part.config.poll_interval.millis().max(100);
                 let pause = poll.saturating_mul(1_u64.checked_shl(failures.min(10)).unwrap_or(1));
                 failures = failures.saturating_add(1);
@@ -143,8 +166,12 @@ pub async fn run(gateway: Arc<Gateway>, part: Arc<NetworkPart>, mut stop: watch:
 struct Follower {
     gateway: Arc<Gateway>,
     part: Arc<NetworkPart>,
+    /// Goes with everything that is written, where another process could follow too.
+    fence: Option<Fence>,
     /// Where we are, as stored; `None` before it was read.
     row: Option<NetworkRow>,
+    /// Where another process was when we looked on.
+    seen: Option<NetworkRow>,
     watched: Watched,
     epoch: i64,
     empty_polls: u32,
@@ -174,7 +201,9 @@ impl Follower {
         Self {
             gateway,
             part,
+            fence: None,
             row: None,
+            seen: None,
             watched: Watched::default(),
             epoch: 0,
             empty_polls: 0,
@@ -189,6 +218,42 @@ impl Follower {
             reread_turn: 0,
             differing: HashSet::new(),
         }
+    }
+
+    /// Starts from the store again.
+    fn forget(&mut self) {
+        self.row = None;
+        self.ahead = None;
+        self.aim = Aim::default();
+    }
+
+    /// Learns from the store how far another process follows.
+    async fn look_on(&mut self) {
+        let name = &self.part.config.name;
+        let before = self.seen.as_ref().map(|seen| seen.version);
+        let found = match self.seen.take() {
+            Some(seen) => self.gateway.store.network_after(seen).await,
+            None => self.gateway.store.network(name).await,
+        };
+        match found {
+            Ok(Some(row)) => {
+                if before != Some(row.version) {
+                    self.publish(&row);
+                }
+                self.part.tell(|state| state.failing = None);
+                self.seen = Some(row);
+            }
+            Ok(None) => {}
+            Err(error) => {
+                tracing::warn!(network = %name, %error, "how far the network is followed could not be read");
+                self.part.tell(|state| state.failing = Some(error.to_string()));
+            }
+        }
+    }
+
+    /// Stores what a pass decided, on behalf of the duty.
+    async fn commit(&self, changes: Changes) -> Result<Commit, StoreError> {
+        self.gateway.store.commit(Changes { fence: self.fence.clone(), ..changes }).await
     }
 
     /// The highest block that is applied.
@@ -288,7 +353,7 @@ impl Follower {
             halted: None,
         };
         // A conflict means that another process was first; either way the store knows now.
-        let _ = self.gateway.store.commit(Changes { cursor: Some(cursor), ..Changes::default() }).await?;
+        let _ = self.commit(Changes { cursor: Some(cursor), ..Changes::default() }).await?;
         let row = self.gateway.store.network(name).await?.ok_or(StoreError::Lost)?;
         tracing::info!(network = %name, block = first.number, "following from here");
         self.publish(&row);
@@ -329,7 +394,7 @@ impl Follower {
             let tip = row.recent.last().map_or(0, |tip| tip.number);
             changes.alerts.push(Gateway::alert(AlertKind::NetworkHalted, format!("{} at {tip}", row.name), reason.clone(), clock::now()));
         }
-        if self.gateway.store.commit(changes).await? == Commit::Conflict {
+        if self.commit(changes).await? == Commit::Conflict {
             return Err(StoreError::Lost.into());
         }
         row.version = row.version.saturating_add(1);
@@ -524,7 +589,7 @@ impl Follower {
             let woken: Vec<OrderId> = changes.orders.iter().map(|change| change.id).collect();
             let notify = !changes.events.is_empty() || !changes.alerts.is_empty();
             let told = Told::of(&changes, now);
-            match self.gateway.store.commit(changes).await? {
+            match self.commit(changes).await? {
                 Commit::Done => {
                     self.gateway.metrics.committed(&told);
                     after.version = row.version.saturating_add(1);
@@ -596,7 +661,7 @@ impl Follower {
         let woken: Vec<OrderId> = changes.orders.iter().map(|change| change.id).collect();
         let notify = !changes.events.is_empty() || !changes.alerts.is_empty();
         let told = Told::of(&changes, now);
-        match store.commit(changes).await? {
+        match self.commit(changes).await? {
             Commit::Done => {
                 self.gateway.metrics.committed(&told);
                 self.wake(woken, notify);

@@ -23,6 +23,7 @@ use crate::cache::Cache;
 use crate::clock;
 use crate::config::{Config, NetworkConfig};
 use crate::dev::Sandbox;
+use crate::duties::{self, Duties, Duty};
 use crate::follow;
 use crate::hints;
 use crate::inbox;
@@ -59,6 +60,8 @@ pub enum Wake {
     Notice,
     /// A payment provider said something.
     Inbox,
+    /// There is long work to do.
+    Job,
 }
 
 /// The program.
@@ -77,6 +80,8 @@ pub struct Gateway {
     pub metrics: Metrics,
     /// The ways out of messages to people.
     pub outlets: Outlets,
+    /// What this process does of the work that one at a time does.
+    pub duties: Duties,
     /// False on the sandbox and on testnets.
     pub livemode: bool,
     /// The simulated chains, where `tidegate dev` runs them.
@@ -228,6 +233,7 @@ impl Gateway {
         let cache = Cache::new(config.redis_url.as_ref(), &vault.fingerprint(b"installation"));
         let outlets = Outlets::new(&config.notifications);
         Arc::new(Self {
+            duties: Duties::new(store.is_shared()),
             outlets,
             config,
             store,
@@ -332,6 +338,7 @@ impl Gateway {
     /// Runs everything that runs beside the HTTP server, until `stop` says so.
     pub async fn run(self: Arc<Self>, stop: watch::Receiver<bool>) {
         let mut loops = tokio::task::JoinSet::new();
+        loops.spawn(duties::run(Arc::clone(&self), stop.clone()));
         for part in self.networks.values() {
             loops.spawn(follow::run(Arc::clone(&self), Arc::clone(part), stop.clone()));
             loops.spawn(follow::reconcile(Arc::clone(&self), Arc::clone(part), stop.clone()));
@@ -343,6 +350,7 @@ impl Gateway {
         loops.spawn(follow::watch_networks(Arc::clone(&self), stop.clone()));
         loops.spawn(quotes::keep_fees(Arc::clone(&self), stop.clone()));
         loops.spawn(balances::run(Arc::clone(&self), stop.clone()));
+        loops.spawn(balances::run_jobs(Arc::clone(&self), stop.clone()));
         loops.spawn(keep_safe(Arc::clone(&self), stop.clone()));
         loops.spawn(keep_house(Arc::clone(&self), stop));
         while let Some(ended) = loops.join_next().await {
@@ -350,6 +358,7 @@ impl Gateway {
                 tracing::error!(%error, "a loop of the gateway broke");
             }
         }
+        duties::leave(&self).await;
     }
 }
 
@@ -372,8 +381,11 @@ async fn keep_safe(gateway: Arc<Gateway>, mut stop: watch::Receiver<bool>) {
             () = tokio::time::sleep(wait) => {}
             _ = stop.wait_for(|stop| *stop) => return,
         }
+        // Keys are looked at by one process for all.
+        let here = gateway.duties.hold(&Duty::House).is_here();
         tokio::select! {
-            () = safe::check_all(&gateway) => {}
+            () = safe::check_all(&gateway), if here => {}
+            () = std::future::ready(()), if !here => {}
             _ = stop.wait_for(|stop| *stop) => return,
         }
         wait = safe::CHECK_EVERY;
@@ -383,20 +395,23 @@ async fn keep_safe(gateway: Arc<Gateway>, mut stop: watch::Receiver<bool>) {
 /// What needs doing now and then: the pool's watermark, orders without an address, old keys.
 async fn keep_house(gateway: Arc<Gateway>, mut stop: watch::Receiver<bool>) {
     let mut rounds: u32 = 0;
+    let mut duties = gateway.duties.watch();
     loop {
-        if rounds.is_multiple_of(ROUNDS_PER_CLEANING) {
+        gateway.forget_merchants();
+        let here = gateway.duties.hold(&Duty::House).is_here();
+        if here && rounds.is_multiple_of(ROUNDS_PER_CLEANING) {
             gateway.pool.keep(&gateway).await;
             if let Err(error) = gateway.store.forget_old(clock::now()).await {
                 tracing::warn!(%error, "old answers could not be forgotten");
             }
         }
-        gateway.forget_merchants();
-        rounds = rounds.wrapping_add(1);
-        if let Err(error) = orders::expire_unleased(&gateway).await {
+        rounds = if here { rounds.wrapping_add(1) } else { 0 };
+        if here && let Err(error) = orders::expire_unleased(&gateway).await {
             tracing::warn!(%error, "orders without an address could not be expired");
         }
         tokio::select! {
             () = tokio::time::sleep(orders::UNLEASED_CHECK.to_std()) => {}
+            _ = duties.changed() => {}
             _ = stop.wait_for(|stop| *stop) => return,
         }
     }

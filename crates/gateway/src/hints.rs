@@ -19,7 +19,7 @@ use tokio::sync::watch;
 
 use crate::clock;
 use crate::gateway::{Gateway, Wake, told_to_look};
-use crate::store::HintRow;
+use crate::store::{HintRow, Queue};
 use crate::transactions::{self, Standing};
 
 /// The most transactions that one message may name.
@@ -156,6 +156,10 @@ pub async fn run(gateway: Arc<Gateway>, mut stop: watch::Receiver<bool>) {
 
 async fn look_at_due(gateway: &Arc<Gateway>) -> Result<(), crate::store::StoreError> {
     for hint in gateway.store.due_hints(clock::now(), ROUND_MAX).await? {
+        // Another process may look at it.
+        if gateway.store.claim(Queue::Hints, std::slice::from_ref(&hint.id), gateway.duties.holder()).await?.is_empty() {
+            continue;
+        }
         let next = look_at(gateway, &hint).await;
         gateway.store.put_hint(&hint.id, hint.tries.saturating_add(1), next, clock::now()).await?;
     }

@@ -17,7 +17,7 @@ use crate::clock;
 use crate::config::PaymentWebhook;
 use crate::gateway::{Gateway, Wake};
 use crate::providers::Verified;
-use crate::store::{InboxRow, NewInbox, Outcome, StoreError};
+use crate::store::{InboxRow, NewInbox, Outcome, Queue, StoreError};
 
 /// How much of a message is kept, in bytes.
 pub const BODY_KEPT_MAX: usize = 16 * 1024;
@@ -87,7 +87,13 @@ async fn a_message_came(signals: &mut broadcast::Receiver<Wake>) {
 async fn handle_waiting(gateway: &Gateway) -> Result<(), StoreError> {
     loop {
         let waiting = gateway.store.waiting_inbox(ROUND_MAX).await?;
+        let mut handled: usize = 0;
         for row in &waiting {
+            // Another process may handle it.
+            if gateway.store.claim(Queue::Inbox, &[row.id.to_string()], gateway.duties.holder()).await?.is_empty() {
+                continue;
+            }
+            handled = handled.saturating_add(1);
             let (outcome, order) = handle(gateway, row).await?;
             gateway.store.handled_inbox(row.id, outcome, order, clock::now()).await?;
             tracing::info!(
@@ -97,7 +103,7 @@ async fn handle_waiting(gateway: &Gateway) -> Result<(), StoreError> {
                 "a payment provider said something"
             );
         }
-        if i64::try_from(waiting.len()).is_ok_and(|count| count < ROUND_MAX) {
+        if handled == 0 || i64::try_from(waiting.len()).is_ok_and(|count| count < ROUND_MAX) {
             return Ok(());
         }
     }

@@ -18,6 +18,7 @@ pub mod config;
 pub mod credentials;
 pub mod demo;
 pub mod dev;
+pub mod duties;
 pub mod follow;
 pub mod gateway;
 pub mod hints;

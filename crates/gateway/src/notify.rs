@@ -20,7 +20,7 @@ use tokio::task::JoinSet;
 
 use crate::clock;
 use crate::gateway::{Gateway, Wake};
-use crate::store::{DueDelivery, StoreError};
+use crate::store::{DueDelivery, Queue, StoreError};
 
 /// How long a receiver may take to answer.
 const ANSWER_MAX: Duration = Duration::from_secs(15);
@@ -89,6 +89,12 @@ struct Place {
     origin: String,
 }
 
+impl Place {
+    fn of(delivery: &DueDelivery) -> Self {
+        Self { id: delivery.id, subject: delivery.subject, origin: delivery.origin.clone() }
+    }
+}
+
 /// What is being delivered now.
 #[derive(Default)]
 struct UnderWay {
@@ -130,6 +136,7 @@ async fn start_due(gateway: &Arc<Gateway>, client: &reqwest::Client, under_way: 
     // Those under way are still due in the store: read as many more.
     let under_way_count = i64::try_from(under_way.ids.len()).unwrap_or(i64::MAX);
     let due = gateway.store.due_deliveries(now, &under_way.busy_origins(), READ_MAX.saturating_add(under_way_count)).await?;
+    let mut starting = Vec::new();
     for delivery in due.into_iter().take(room.saturating_add(under_way.ids.len())) {
         let places = under_way.per_origin.get(&delivery.origin).copied().unwrap_or(0);
         if places >= PER_ORIGIN_MAX || under_way.ids.contains(&delivery.id) || !under_way.subjects.insert(delivery.subject) {
@@ -137,9 +144,21 @@ async fn start_due(gateway: &Arc<Gateway>, client: &reqwest::Client, under_way: 
         }
         under_way.ids.insert(delivery.id);
         under_way.per_origin.insert(delivery.origin.clone(), places.saturating_add(1));
+        starting.push(delivery);
+    }
+    // Another process may have been first with some of them.
+    let ids: Vec<String> = starting.iter().map(|delivery| delivery.id.to_string()).collect();
+    let claimed = gateway.store.claim(Queue::Deliveries, &ids, gateway.duties.holder()).await.inspect_err(|_| {
+        starting.iter().for_each(|delivery| under_way.ended(Some(Place::of(delivery))));
+    })?;
+    for delivery in starting {
+        if !claimed.contains(&delivery.id.to_string()) {
+            under_way.ended(Some(Place::of(&delivery)));
+            continue;
+        }
         let (gateway, client) = (Arc::clone(gateway), client.clone());
         under_way.tasks.spawn(async move {
-            let place = Place { id: delivery.id, subject: delivery.subject, origin: delivery.origin.clone() };
+            let place = Place::of(&delivery);
             deliver(&gateway, &client, &delivery).await;
             place
         });
@@ -180,8 +199,8 @@ async fn deliver(gateway: &Gateway, client: &reqwest::Client, delivery: &DueDeli
             "webhook not accepted: {reason}"
         ),
     }
-    let change =
-        DeliveryChange { id: delivery.id, tries, state, code, error, at, url: delivery.url.clone(), took: at.since(sent_at), answer };
+    let (url, took) = (delivery.url.clone(), at.since(sent_at));
+    let change = DeliveryChange { id: delivery.id, claim: gateway.duties.claim(), tries, state, code, error, at, url, took, answer };
     let mut changes = Changes { deliveries: vec![change], ..Changes::default() };
     if state == DeliveryState::Failed && delivery.before.is_none() {
         let detail = format!("{} was not accepted by {} in {tries} tries over 24 hours", delivery.kind, delivery.origin);

@@ -21,6 +21,8 @@ use crate::wallet::{RiskLevel, WalletKind, WalletStatus, names};
 /// What must be stored together. Empty by default.
 #[derive(Clone, Debug, Default)]
 pub struct Changes {
+    /// On behalf of which duty this is written.
+    pub fence: Option<Fence>,
     /// Where the follower of a network is now.
     pub cursor: Option<Cursor>,
     /// Up to where a network was read a second time.
@@ -81,6 +83,16 @@ pub struct Changes {
     pub audit: Vec<NewAudit>,
     /// The answer to keep under an idempotency key.
     pub answer: Option<KeptAnswer>,
+}
+
+/// The right to write on behalf of a duty that one process at a time holds. Conflicts once another
+/// process has taken the duty over.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fence {
+    /// The duty.
+    pub duty: String,
+    /// How often it was taken over when the writer took it.
+    pub number: i64,
 }
 
 /// What a paid order adds to a membership, if its plan is one of ours. The store finds out from when
@@ -601,6 +613,9 @@ pub struct NewAlert {
 pub struct DeliveryChange {
     /// The delivery.
     pub id: DeliveryId,
+    /// Who had claimed it, where that is needed. Nothing but the try itself is noted if somebody else
+    /// has claimed it since.
+    pub claim: Option<String>,
     /// Tries made, this one included.
     pub tries: u32,
     /// What it is now.
@@ -678,6 +693,8 @@ pub struct NewNotice {
 pub struct NoticeChange {
     /// The message.
     pub id: NoticeId,
+    /// Who had claimed it, where that is needed. Changes nothing if somebody else has claimed it since.
+    pub claim: Option<String>,
     /// Tries made, this one included.
     pub tries: u32,
     /// What it is now.

@@ -162,7 +162,7 @@ impl Follower {
             work.step(&self.gateway, &touched, &heads, now, &mut changes).await?;
             work.finish(&self.gateway, now, &mut changes).await?;
             let woken: Vec<OrderId> = changes.orders.iter().map(|change| change.id).collect();
-            match self.gateway.store.commit(changes).await? {
+            match self.commit(changes).await? {
                 Commit::Done => {
                     self.wake(woken, true);
                     return Ok(counts);

@@ -21,6 +21,7 @@ use tokio::sync::watch;
 use super::{Follower, Then, Trouble};
 use crate::clock;
 use crate::config::Reconcile;
+use crate::duties::Duty;
 use crate::gateway::{Gateway, NetworkPart};
 use crate::store::{TransferRow, WalletRow};
 
@@ -39,7 +40,18 @@ pub async fn run(gateway: Arc<Gateway>, part: Arc<NetworkPart>, mut stop: watch:
         return;
     }
     let mut reader = Follower::new(gateway, part);
+    let duty = Duty::Follow(reader.part.config.name.clone());
+    let mut duties = reader.gateway.duties.watch();
     loop {
+        let hold = reader.gateway.duties.hold(&duty);
+        if !hold.is_here() {
+            tokio::select! {
+                _ = duties.changed() => continue,
+                () = tokio::time::sleep(REST.to_std()) => continue,
+                _ = stop.wait_for(|stop| *stop) => return,
+            }
+        }
+        reader.fence = hold.fence();
         let pause = match reader.reconcile().await {
             Ok(Then::GoOn) => reader.part.config.poll_interval,
             Ok(Then::Rest) => REST,
@@ -103,7 +115,7 @@ impl Follower {
         }
         let reconciled = Some(Reconciled { network: name.clone(), from: known, to: end.number });
         // A conflict means that another process was first, which is as good.
-        let _ = self.gateway.store.commit(Changes { reconciled, alerts, ..Changes::default() }).await?;
+        let _ = self.commit(Changes { reconciled, alerts, ..Changes::default() }).await?;
         part.tell(|state| state.reconciled = Some(end.number));
         Ok(if end.number < settled.number { Then::GoOn } else { Then::Rest })
     }

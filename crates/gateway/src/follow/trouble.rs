@@ -49,7 +49,7 @@ impl Follower {
         tracing::warn!(network = %row.name, ?floor, ?trouble, "how deep money must be buried has changed");
         row.floor = floor;
         let changes = Changes { cursor: Some(cursor(row, None, Vec::new(), None)), alerts, ..Changes::default() };
-        if self.gateway.store.commit(changes).await? == Commit::Conflict {
+        if self.commit(changes).await? == Commit::Conflict {
             return Err(StoreError::Lost.into());
         }
         row.version = row.version.saturating_add(1);

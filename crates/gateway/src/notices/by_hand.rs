@@ -110,7 +110,7 @@ pub async fn retry(gateway: &Gateway, id: NoticeId, doer: &Doer) -> Result<Notic
     let at = clock::now();
     let detail = json!({ "channel": row.channel.name(), "status": row.status.name(), "tries": row.tries });
     let changes = Changes {
-        notices: vec![NoticeChange { id, tries: 0, state: NoticeState::Again, error: None, at }],
+        notices: vec![NoticeChange { id, claim: None, tries: 0, state: NoticeState::Again, error: None, at }],
         audit: vec![doer.did(Action::NotificationRetry, id, at).with(&detail)],
         ..Changes::default()
     };

@@ -13,7 +13,7 @@ use tokio::sync::{broadcast, watch};
 use super::outlets::{Failure, Hope, Letter};
 use crate::clock;
 use crate::gateway::{Gateway, Wake};
-use crate::store::{NoticeRow, StoreError};
+use crate::store::{NoticeRow, Queue, StoreError};
 
 /// Due messages read at once.
 const READ_MAX: i64 = 64;
@@ -60,7 +60,14 @@ async fn send_due(gateway: &Gateway, channel: Channel, stop: &mut watch::Receive
             let next = gateway.store.next_notice_at(channel).await?;
             return Ok(Some(next.map_or(LOOK_AGAIN, |next| next.since(clock::now())).min(LOOK_AGAIN)));
         }
+        let mut sent: usize = 0;
         for notice in due {
+            let id = notice.id.to_string();
+            // Another process may have been first.
+            if gateway.store.claim(Queue::Notices, std::slice::from_ref(&id), gateway.duties.holder()).await?.is_empty() {
+                continue;
+            }
+            sent = sent.saturating_add(1);
             if clock::now().since(notice.due_at) > NEWS_MAX {
                 let failure = Failure { reason: "nobody could send it for a day".to_owned(), hope: Hope::Refused };
                 note(gateway, &notice, Err(failure), clock::now()).await;
@@ -75,10 +82,12 @@ async fn send_due(gateway: &Gateway, channel: Channel, stop: &mut watch::Receive
             if *stop.borrow() {
                 return Ok(None);
             }
-            let id = notice.id.to_string();
             let letter = Letter { id: &id, to: &notice.recipient, subject: &notice.subject, body: &notice.body };
             let outcome = gateway.outlets.send(channel, letter).await;
             note(gateway, &notice, outcome, clock::now()).await;
+        }
+        if sent == 0 {
+            return Ok(Some(LOOK_AGAIN));
         }
     }
 }
@@ -114,7 +123,7 @@ async fn note(gateway: &Gateway, notice: &NoticeRow, outcome: Result<(), Failure
         changes.alerts.push(Gateway::alert(AlertKind::NotificationFailed, channel, detail, at));
     }
     let error = error.map(|(reason, _)| reason);
-    changes.notices.push(NoticeChange { id: notice.id, tries, state, error, at });
+    changes.notices.push(NoticeChange { id: notice.id, claim: gateway.duties.claim(), tries, state, error, at });
     // If this is lost the try is made again: at least once.
     if let Err(error) = gateway.store.commit(changes).await {
         tracing::error!(%error, notification = id, "the outcome of a notification could not be stored");

@@ -20,6 +20,7 @@ use tidegate_rules::notify::{self, EventType};
 use tidegate_rules::order::{Depth, Facts, PaidBy, Purpose, Terms};
 use tidegate_rules::time::Time;
 
+use super::instances::{self, claim_text};
 use super::notices;
 use super::rows::{DEPOSITS, OPEN_AMOUNT, parse};
 use super::safe::alert;
@@ -42,6 +43,9 @@ macro_rules! must {
 /// Carries out all of a group. `Conflict` means that one of them met another's change, or that two
 /// of them want the same row: whoever began the transaction rolls it back.
 pub(super) async fn apply(db: &mut AnyConnection, engine: Engine, group: &[&Changes]) -> Applied {
+    for fence in group.iter().filter_map(|changes| changes.fence.as_ref()) {
+        must!(instances::pass(db, engine, fence));
+    }
     // What can meet another's change comes first: a conflict then costs least.
     for cursor in group.iter().filter_map(|changes| changes.cursor.as_ref()) {
         must!(move_cursor(db, cursor));
@@ -1049,7 +1053,7 @@ async fn change_delivery(db: &mut AnyConnection, change: &DeliveryChange) -> Res
     };
     sqlx::query(
         "UPDATE payment_webhooks SET status = $1, tries = $2, due_at = COALESCE($3, due_at), last_code = $4, last_error = $5, last_tried_at = $6, \
-         before_status = NULL, before_due_at = NULL WHERE id = $7",
+         before_status = NULL, before_due_at = NULL, claimed_by = NULL, claimed_until = NULL WHERE id = $7 AND COALESCE(claimed_by, '') = $8",
     )
     .bind(status)
     .bind(i64::from(change.tries))
@@ -1058,6 +1062,7 @@ async fn change_delivery(db: &mut AnyConnection, change: &DeliveryChange) -> Res
     .bind(change.error.as_deref())
     .bind(change.at.millis())
     .bind(change.id.to_string())
+    .bind(claim_text(change.claim.as_deref()))
     .execute(&mut *db)
     .await?;
     sqlx::query(

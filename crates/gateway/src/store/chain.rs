@@ -194,11 +194,11 @@ impl Store {
         Ok(())
     }
 
-    /// Keeps a job as it is now.
-    pub async fn put_job(&self, row: &JobRow) -> Found<()> {
-        sqlx::query(
+    /// Keeps a new job, unless one of its kind runs; false then.
+    pub async fn add_job(&self, row: &JobRow) -> Found<bool> {
+        let added = sqlx::query(
             "INSERT INTO jobs (id, kind, status, done, total, detail, created_at, changed_at) VALUES ($1, $2, $3, $4, $5, $6, $7, $8) \
-             ON CONFLICT (id) DO UPDATE SET status = excluded.status, done = excluded.done, total = excluded.total, detail = excluded.detail, changed_at = excluded.changed_at",
+             ON CONFLICT DO NOTHING",
         )
         .bind(row.id.to_string())
         .bind(&row.kind)
@@ -210,7 +210,40 @@ impl Store {
         .bind(row.changed_at.millis())
         .execute(&self.readers)
         .await?;
-        Ok(())
+        Ok(added.rows_affected() == 1)
+    }
+
+    /// Claims the job of this kind that runs, if nobody has claimed it or who did has said nothing
+    /// since `silent`.
+    pub async fn claim_job(&self, kind: &str, holder: &str, silent: Time, now: Time) -> Found<Option<JobRow>> {
+        let row = sqlx::query(
+            "UPDATE jobs SET claimed_by = $1, changed_at = $2 WHERE kind = $3 AND status = 'running' \
+             AND (claimed_by IS NULL OR changed_at < $4) RETURNING *",
+        )
+        .bind(holder)
+        .bind(now.millis())
+        .bind(kind)
+        .bind(silent.millis())
+        .fetch_optional(&self.readers)
+        .await?;
+        row.as_ref().map(job).transpose()
+    }
+
+    /// Keeps how far a job is that this process has claimed; false when another has claimed it since.
+    pub async fn put_job(&self, row: &JobRow, holder: &str) -> Found<bool> {
+        let kept = sqlx::query(
+            "UPDATE jobs SET status = $1, done = $2, total = $3, detail = $4, changed_at = $5 WHERE id = $6 AND claimed_by = $7 AND status = 'running'",
+        )
+        .bind(row.status.name())
+        .bind(i64::try_from(row.done).unwrap_or(i64::MAX))
+        .bind(i64::try_from(row.total).unwrap_or(i64::MAX))
+        .bind(&row.detail)
+        .bind(row.changed_at.millis())
+        .bind(row.id.to_string())
+        .bind(holder)
+        .execute(&self.readers)
+        .await?;
+        Ok(kept.rows_affected() == 1)
     }
 
     /// Which job is this?
@@ -219,13 +252,9 @@ impl Store {
         row.as_ref().map(job).transpose()
     }
 
-    /// Which job of this kind runs, and has said something since then?
-    pub async fn running_job(&self, kind: &str, since: Time) -> Found<Option<JobRow>> {
-        let row = sqlx::query("SELECT * FROM jobs WHERE kind = $1 AND status = 'running' AND changed_at > $2 ORDER BY id DESC LIMIT 1")
-            .bind(kind)
-            .bind(since.millis())
-            .fetch_optional(&self.readers)
-            .await?;
+    /// Which job of this kind runs?
+    pub async fn running_job(&self, kind: &str) -> Found<Option<JobRow>> {
+        let row = sqlx::query("SELECT * FROM jobs WHERE kind = $1 AND status = 'running'").bind(kind).fetch_optional(&self.readers).await?;
         row.as_ref().map(job).transpose()
     }
 
@@ -278,7 +307,7 @@ impl Store {
 
     /// Notes that a named transaction was looked at: done, or to be looked at again then.
     pub async fn put_hint(&self, id: &str, tries: u32, next: Option<Time>, now: Time) -> Found<()> {
-        sqlx::query("UPDATE chain_hints SET tries = $1, due_at = COALESCE($2, due_at), done_at = $3 WHERE id = $4")
+        sqlx::query("UPDATE chain_hints SET tries = $1, due_at = COALESCE($2, due_at), done_at = $3, claimed_by = NULL, claimed_until = NULL WHERE id = $4")
             .bind(i64::from(tries))
             .bind(next.map(Time::millis))
             .bind(next.is_none().then_some(now.millis()))

@@ -10,6 +10,7 @@ use tidegate_rules::notification::{Channel, Language, NoticeStatus, Topic};
 use tidegate_rules::time::Time;
 
 use super::apply::{Applied, one, write_rows};
+use super::instances::claim_text;
 use super::read::{Arg, Where};
 use super::rows::{Found, amount, named, number, parse, small, time, time_some};
 use super::{Commit, Store};
@@ -323,7 +324,8 @@ pub(super) async fn change_notice(db: &mut AnyConnection, change: &NoticeChange)
         }
     };
     sqlx::query(
-        "UPDATE payment_notifications SET status = $1, tries = $2, due_at = COALESCE($3, due_at), last_error = $4, last_tried_at = $5 WHERE id = $6",
+        "UPDATE payment_notifications SET status = $1, tries = $2, due_at = COALESCE($3, due_at), last_error = $4, last_tried_at = $5, \
+         claimed_by = NULL, claimed_until = NULL WHERE id = $6 AND COALESCE(claimed_by, '') = $7",
     )
     .bind(status.name())
     .bind(i64::from(change.tries))
@@ -331,6 +333,7 @@ pub(super) async fn change_notice(db: &mut AnyConnection, change: &NoticeChange)
     .bind(change.error.as_deref())
     .bind(change.at.millis())
     .bind(change.id.to_string())
+    .bind(claim_text(change.claim.as_deref()))
     .execute(db)
     .await?;
     Ok(Commit::Done)

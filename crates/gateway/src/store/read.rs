@@ -16,6 +16,7 @@ use tidegate_rules::wallet::{WalletKind, WalletStatus};
 
 use super::apply::height;
 use super::events::state;
+use super::instances::UNCLAIMED;
 use super::rows::{
     DueDelivery, EventRow, Found, KeptAnswerRow, NetworkRow, OrderRow, TransferRow, WalletCount, WalletRow, address, depth_of, event,
     lease, named, network, number, number_some, order_row, parse, time, time_some, transfer, wallet,
@@ -24,6 +25,10 @@ use super::{Engine, Store, StoreError};
 
 /// How many values one `IN (…)` holds.
 pub(super) const IN_MAX: usize = 500;
+
+/// How many of a network's blocks somebody who only looks on keeps. More than a follower does, so that
+/// what the one knows the other does too.
+const RECENT_MAX: usize = 16_384;
 
 /// Which orders to list.
 #[derive(Clone, Debug, Default)]
@@ -228,6 +233,46 @@ impl Store {
         .fetch_all(&self.readers)
         .await?;
         rows.iter().map(block).collect()
+    }
+
+    /// Where is the follower of this network, for somebody who knows where it was? What has not changed
+    /// since then is not read again.
+    pub async fn network_after(&self, known: NetworkRow) -> Found<Option<NetworkRow>> {
+        let version: Option<i64> = sqlx::query_scalar("SELECT version FROM networks WHERE name = $1")
+            .bind(known.name.as_str())
+            .fetch_optional(&self.readers)
+            .await?;
+        if version == Some(known.version) {
+            return Ok(Some(known));
+        }
+        let Some(tip) = known.recent.last().copied() else { return self.network(&known.name).await };
+        // In one statement with the row, so that both are of one moment.
+        let rows = sqlx::query(
+            "SELECT n.peak, n.finalized, n.halted, n.floor, n.version, n.tip, b.number, b.hash, b.parent, b.time FROM networks n \
+             JOIN blocks b ON b.network = n.name AND b.number >= $1 WHERE n.name = $2 ORDER BY b.number",
+        )
+        .bind(height(tip.number))
+        .bind(known.name.as_str())
+        .fetch_all(&self.readers)
+        .await?;
+        let new = rows.iter().map(block).collect::<Found<Vec<_>>>()?;
+        let (Some(row), Some(first)) = (rows.first(), new.first()) else { return self.network(&known.name).await };
+        if first.hash != tip.hash {
+            // Our branch was replaced.
+            return self.network(&known.name).await;
+        }
+        let mut recent = known.recent;
+        recent.extend(new.into_iter().skip(1));
+        recent.drain(..recent.len().saturating_sub(RECENT_MAX));
+        Ok(Some(NetworkRow {
+            name: known.name,
+            peak: number(row, "peak")?,
+            finalized: number_some(row, "finalized")?,
+            halted: row.try_get("halted")?,
+            floor: row.try_get::<Option<String>, _>("floor")?.map(|text| depth_of(&text)).transpose()?,
+            version: row.try_get("version")?,
+            recent,
+        }))
     }
 
     /// Up to where was this network read a second time?
@@ -575,6 +620,9 @@ impl Store {
         );
         query.and("w.due_at <= ?", Some(Arg::Number(now.millis())));
         query.sql.push_str(" AND w.status = 'due'");
+        if self.is_shared() {
+            query.sql.push_str(UNCLAIMED);
+        }
         if !busy.is_empty() {
             let placeholders: Vec<String> = busy
                 .iter()

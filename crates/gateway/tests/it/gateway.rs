@@ -42,6 +42,8 @@ pub struct Settings {
     /// Further text at the end of the file.
     pub more: String,
     pub postgres: bool,
+    /// A database of the test's own, in the place of a fresh one.
+    pub database_url: Option<String>,
     /// Further variables of the environment.
     pub env: Vec<(&'static str, String)>,
 }
@@ -61,6 +63,7 @@ impl Settings {
             orders: String::new(),
             more: String::new(),
             postgres: false,
+            database_url: None,
             env: Vec::new(),
         }
     }
@@ -145,8 +148,11 @@ impl Home {
     /// The same without the database.
     pub fn unmigrated(settings: &Settings) -> Self {
         let dir = tempfile::Builder::new().prefix("tidegate-it-").tempdir().unwrap();
-        let database_url =
-            if settings.postgres { postgres::fresh_database() } else { format!("sqlite://{}", dir.path().join("books.db").display()) };
+        let database_url = match &settings.database_url {
+            Some(url) => url.clone(),
+            None if settings.postgres => postgres::fresh_database(),
+            None => format!("sqlite://{}", dir.path().join("books.db").display()),
+        };
         let mut home = Self { dir, master_key: String::new(), database_url, log_level: "info", env: settings.env.clone() };
         home.configure(&settings.toml());
         home.master_key = home.new_key();

@@ -12,6 +12,7 @@ use reqwest::Method;
 use serde_json::json;
 use tokio::time::Instant;
 
+use crate::anvil::Anvil;
 use crate::api::Api;
 use crate::evm;
 use crate::gateway::{NETWORK, Settings};
@@ -24,6 +25,9 @@ const LOAD_MAX: Duration = Duration::from_secs(50);
 
 /// After the last start, everything must be settled and delivered within this.
 const SETTLE_MAX: Duration = Duration::from_secs(60);
+
+/// A shop waits no longer for an answer before it asks again.
+const ANSWER_MAX: Duration = Duration::from_secs(5);
 
 /// Orders stop here, should the machine be fast.
 const ORDERS_MAX: usize = 400;
@@ -40,15 +44,15 @@ async fn books_are_exact_after_many_kills_on_postgres() {
 
 /// What we did, to be compared with what the gateway says.
 #[derive(Default)]
-struct Ledger {
+pub struct Ledger {
     /// By merchant_order_id: the order as first answered, its amount, the transactions to it.
-    orders: RefCell<BTreeMap<String, Sent>>,
+    pub orders: RefCell<BTreeMap<String, Sent>>,
 }
 
-struct Sent {
-    order: Order,
-    amount: String,
-    transactions: BTreeSet<String>,
+pub struct Sent {
+    pub order: Order,
+    pub amount: String,
+    pub transactions: BTreeSet<String>,
 }
 
 async fn books_are_exact(adjust: impl FnOnce(&mut Settings), kills: u32) {
@@ -75,19 +79,9 @@ async fn books_are_exact(adjust: impl FnOnce(&mut Settings), kills: u32) {
                 let name = format!("k-{seed}-{}", number.get());
                 let micros = 1_000_000 + u128::from(random.below(99_000_000));
                 let amount = format!("{}.{:06}", micros / 1_000_000, micros % 1_000_000);
-                let order = make_order(&api, &base, &name, &amount).await;
-                // Every third pays in two parts.
-                let parts = match random.below(3) {
-                    0 => vec![micros / 3, micros - micros / 3],
-                    _ => vec![micros],
-                };
-                let mut transactions = BTreeSet::new();
-                for part in parts {
-                    let args = [evm::Arg::Address(order.address), evm::Arg::Uint(part)];
-                    let call = evm::call("transfer(address,uint256)", &args);
-                    transactions.insert(anvil.send(anvil.accounts[1], Some(token), &call).await);
-                }
-                ledger.orders.borrow_mut().insert(name, Sent { order, amount, transactions });
+                let order = make_order(&api, || base.borrow().clone(), &name, &amount).await;
+                let sent = pay(anvil, token, order, amount, micros, &random).await;
+                ledger.orders.borrow_mut().insert(name, sent);
             }
         };
         let miner = async {
@@ -118,7 +112,26 @@ async fn books_are_exact(adjust: impl FnOnce(&mut Settings), kills: u32) {
     shop.anvil.mine(1).await;
     shop.restart().await;
     shop.anvil.mine(5).await;
-    let api = shop.api();
+    exact(&shop, &shop.api(), &ledger.orders.into_inner()).await;
+}
+
+/// Pays an order, every third in two parts.
+pub async fn pay(anvil: &Anvil, token: evm::Address, order: Order, amount: String, micros: u128, random: &Random) -> Sent {
+    let parts = match random.below(3) {
+        0 => vec![micros / 3, micros - micros / 3],
+        _ => vec![micros],
+    };
+    let mut transactions = BTreeSet::new();
+    for part in parts {
+        let args = [evm::Arg::Address(order.address), evm::Arg::Uint(part)];
+        let call = evm::call("transfer(address,uint256)", &args);
+        transactions.insert(anvil.send(anvil.accounts[1], Some(token), &call).await);
+    }
+    Sent { order, amount, transactions }
+}
+
+/// The gateway says exactly what we did, and the shop has heard all of it.
+pub async fn exact(shop: &Shop, api: &Api, ledger: &BTreeMap<String, Sent>) {
     eventually_within(SETTLE_MAX, "every order is paid", async || {
         let open: Vec<_> = api.all("/api/v1/orders?limit=200").await.into_iter().filter(|o| o["status"] != "paid").collect();
         if open.is_empty() { Ok(()) } else { Err(format!("{} open, such as {}", open.len(), open[0])) }
@@ -129,7 +142,6 @@ async fn books_are_exact(adjust: impl FnOnce(&mut Settings), kills: u32) {
     let listed = api.all("/api/v1/orders?limit=200").await;
     let names: BTreeSet<&str> = listed.iter().map(|o| o["merchant_order_id"].as_str().unwrap()).collect();
     assert_eq!(names.len(), listed.len(), "an order was made twice");
-    let ledger = ledger.orders.into_inner();
     assert_eq!(names, ledger.keys().map(String::as_str).collect(), "orders that nobody made, or lost ones");
     let mut wallets = HashMap::new();
     for now in &listed {
@@ -168,15 +180,17 @@ async fn books_are_exact(adjust: impl FnOnce(&mut Settings), kills: u32) {
 }
 
 /// Creates an order through kills: the same idempotency key until there is an answer.
-async fn make_order(api: &Api, base: &RefCell<String>, name: &str, amount: &str) -> Order {
+pub async fn make_order(api: &Api, base: impl Fn() -> String, name: &str, amount: &str) -> Order {
     let body = json!({ "amount": amount, "network": NETWORK, "merchant_order_id": name, "expires_in": 86400 });
     eventually_within(SETTLE_MAX, &format!("order {name} is made"), async || {
-        let api = api.at(&base.borrow());
+        let api = api.at(&base());
         let request = api.request(Method::POST, "/api/v1/orders").header("Idempotency-Key", name).json(&body);
-        match request.try_send().await {
-            Err(error) => Err(error.to_string()),
-            Ok(answer) if answer.status == 503 => Err(answer.text()),
-            Ok(answer) => Ok(Order::of(&answer.expect(201).json())),
+        // A process that stands still does not answer; another may.
+        match tokio::time::timeout(ANSWER_MAX, request.try_send()).await {
+            Err(_) => Err("no answer in time".to_owned()),
+            Ok(Err(error)) => Err(error.to_string()),
+            Ok(Ok(answer)) if answer.status == 503 => Err(answer.text()),
+            Ok(Ok(answer)) => Ok(Order::of(&answer.expect(201).json())),
         }
     })
     .await
@@ -199,10 +213,10 @@ fn announced_once(order_id: &str, deliveries: &[Delivery], secret: &str) {
 }
 
 /// Random enough for choosing moments, and the same again from the same seed (splitmix64).
-struct Random(Cell<u64>);
+pub struct Random(pub Cell<u64>);
 
 impl Random {
-    fn below(&self, limit: u64) -> u64 {
+    pub fn below(&self, limit: u64) -> u64 {
         self.0.set(self.0.get().wrapping_add(0x9e37_79b9_7f4a_7c15));
         let mut z = self.0.get();
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);

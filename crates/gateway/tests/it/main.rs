@@ -50,6 +50,7 @@ mod doors;
 mod endpoints;
 mod example_shop;
 mod hints;
+mod instances;
 mod kill;
 mod many_receivers;
 mod metrics;

@@ -22,17 +22,49 @@ static CLUSTER: LazyLock<Mutex<Cluster>> = LazyLock::new(|| Mutex::new(Cluster::
 
 struct Cluster {
     port: u16,
+    folder: PathBuf,
     databases: AtomicU64,
+    server: Child,
     /// Kept open: its closing is the signal to stop.
     _guard: ChildStdin,
+}
+
+/// A server of one test's own, which can be stopped and started again.
+pub struct OwnServer(Cluster);
+
+impl OwnServer {
+    pub fn start() -> Self {
+        Self(Cluster::start())
+    }
+
+    /// Makes an empty database and gives its address.
+    pub fn fresh_database(&self) -> String {
+        self.0.fresh_database()
+    }
+
+    /// Runs one statement in a database of this server; fails while it is stopped.
+    pub fn query(&self, url: &str, sql: &str) -> Result<String, String> {
+        self.0.try_psql(url.rsplit('/').next().unwrap(), sql)
+    }
+
+    /// Ends it at once, as if it had crashed: every connection breaks, nothing is tidied up.
+    pub fn crash(&mut self) {
+        let id = self.0.server.id().to_string();
+        assert!(Command::new("kill").args(["-QUIT", &id]).status().unwrap().success());
+        self.0.server.wait().unwrap();
+    }
+
+    /// Starts it again on the same data and port, and waits until it takes connections.
+    pub fn start_again(&mut self) {
+        self.0.server = Cluster::serve(&Account::find(), &self.0.folder, self.0.port);
+        assert!(self.0.answers(), "PostgreSQL does not start again");
+    }
 }
 
 /// Makes an empty database and gives its address, `postgres://…`.
 pub fn fresh_database() -> String {
     let cluster = CLUSTER.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-    let name = format!("test_{}", cluster.databases.fetch_add(1, Ordering::Relaxed));
-    cluster.psql("postgres", &format!("CREATE DATABASE {name}"));
-    format!("postgres://tidegate@127.0.0.1:{}/{name}", cluster.port)
+    cluster.fresh_database()
 }
 
 /// Runs one statement in the database at `url` and gives its rows, columns divided by `|`.
@@ -60,33 +92,43 @@ impl Cluster {
         assert!(done.status.success(), "initdb: {}", String::from_utf8_lossy(&done.stderr));
 
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let log = folder.join("log");
-        let mut server = user
-            .run(&bin.join("postgres"))
-            .arg("-D")
-            .arg(&data)
-            .args(["-p", &port.to_string()])
-            .args(["-c", "listen_addresses=127.0.0.1", "-c", "unix_socket_directories="])
-            .args(["-c", "max_connections=200"])
-            .current_dir(&folder)
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(std::fs::File::create(&log).unwrap())
-            .spawn()
-            .unwrap();
-        let cluster = Self { port, databases: AtomicU64::new(0), _guard: guard(server.id(), &folder) };
-        if cluster.answers(&mut server) {
+        let server = Self::serve(&user, &folder, port);
+        let guard = guard(&folder);
+        let mut cluster = Self { port, folder, databases: AtomicU64::new(0), server, _guard: guard };
+        if cluster.answers() {
             return Some(cluster);
         }
-        let log = std::fs::read_to_string(log).unwrap_or_default();
+        let log = std::fs::read_to_string(cluster.folder.join("log")).unwrap_or_default();
         assert!(log.contains("Address already in use"), "PostgreSQL does not start: {log}");
         None
     }
 
+    fn fresh_database(&self) -> String {
+        let name = format!("test_{}", self.databases.fetch_add(1, Ordering::Relaxed));
+        self.psql("postgres", &format!("CREATE DATABASE {name}"));
+        format!("postgres://tidegate@127.0.0.1:{}/{name}", self.port)
+    }
+
+    /// Starts the server of a folder.
+    fn serve(user: &Account, folder: &Path, port: u16) -> Child {
+        user.run(&tools::postgres_bin().join("postgres"))
+            .arg("-D")
+            .arg(folder.join("data"))
+            .args(["-p", &port.to_string()])
+            .args(["-c", "listen_addresses=127.0.0.1", "-c", "unix_socket_directories="])
+            .args(["-c", "max_connections=200"])
+            .current_dir(folder)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(std::fs::File::create(folder.join("log")).unwrap())
+            .spawn()
+            .unwrap()
+    }
+
     /// Waits until the server takes connections; false when it has ended instead.
-    fn answers(&self, server: &mut Child) -> bool {
+    fn answers(&mut self) -> bool {
         let start = Instant::now();
-        while server.try_wait().unwrap().is_none() {
+        while self.server.try_wait().unwrap().is_none() {
             if self.try_psql("postgres", "SELECT 1").is_ok() {
                 return true;
             }
@@ -118,16 +160,19 @@ impl Cluster {
 /// removes its directory once it is gone. It has a process group of its own, so that a Ctrl-C at
 /// the terminal does not end it first.
 #[allow(clippy::zombie_processes, reason = "it lives on for a moment after us, to do its work")]
-fn guard(server: u32, folder: &Path) -> ChildStdin {
+fn guard(folder: &Path) -> ChildStdin {
     use std::os::unix::process::CommandExt as _;
     const SCRIPT: &str = r#"
         while read -r _; do :; done
-        kill -INT "$1" 2>/dev/null
-        i=0; while kill -0 "$1" 2>/dev/null && [ $i -lt 50 ]; do sleep 0.1; i=$((i+1)); done
-        kill -KILL "$1" 2>/dev/null
-        case "$2" in */tidegate-pg-*) rm -rf "$2" ;; esac"#;
+        server=$(head -n 1 "$1/data/postmaster.pid" 2>/dev/null)
+        if [ -n "$server" ]; then
+            kill -INT "$server" 2>/dev/null
+            i=0; while kill -0 "$server" 2>/dev/null && [ $i -lt 50 ]; do sleep 0.1; i=$((i+1)); done
+            kill -KILL "$server" 2>/dev/null
+        fi
+        case "$1" in */tidegate-pg-*) rm -rf "$1" ;; esac"#;
     let mut guard = Command::new("sh")
-        .args(["-c", SCRIPT, "guard", &server.to_string()])
+        .args(["-c", SCRIPT, "guard"])
         .arg(folder)
         .stdin(Stdio::piped())
         .stdout(Stdio::null())

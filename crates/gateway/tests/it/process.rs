@@ -57,6 +57,20 @@ impl Process {
         self.child.id()
     }
 
+    /// Stops it where it is (SIGSTOP), as a machine does that has no time for it.
+    pub fn pause(&self) {
+        self.signal("-STOP");
+    }
+
+    /// Lets it go on.
+    pub fn go_on(&self) {
+        self.signal("-CONT");
+    }
+
+    fn signal(&self, signal: &str) {
+        assert!(Command::new("kill").args([signal, &self.child.id().to_string()]).status().unwrap().success());
+    }
+
     /// `kill -9`: the process gets no chance to tidy up.
     pub fn kill(&mut self) {
         let _ = self.child.kill();

@@ -529,6 +529,8 @@ async fn a_database_of_the_first_schema_is_migrated_before_it_is_backed_up() {
          DROP INDEX idx_orders_amount; DROP INDEX idx_leases_network_order; DROP INDEX idx_leases_address; DROP INDEX idx_events_merchant;
          DROP INDEX idx_webhooks_status; DROP TABLE webhook_attempts; ALTER TABLE merchants DROP COLUMN webhook_events; DROP TABLE plans; DROP TABLE membership_periods;
          ALTER TABLE payment_webhooks DROP COLUMN before_status; ALTER TABLE payment_webhooks DROP COLUMN before_due_at;
+         ALTER TABLE payment_webhooks DROP COLUMN claimed_by; ALTER TABLE payment_webhooks DROP COLUMN claimed_until; DROP TABLE duties;
+         ALTER TABLE payment_notifications DROP COLUMN claimed_by; ALTER TABLE payment_notifications DROP COLUMN claimed_until;
          DROP TABLE notice_mark; DROP TABLE notice_templates;
          DROP INDEX idx_notifications_due; DROP INDEX idx_notifications_order; DROP INDEX idx_notifications_once;
          ALTER TABLE payment_notifications DROP COLUMN topic; ALTER TABLE payment_notifications DROP COLUMN event_id; ALTER TABLE payment_notifications DROP COLUMN language;
