@@ -91,6 +91,8 @@ pub struct Config {
 pub struct Database {
     /// Which database.
     pub url: DatabaseUrl,
+    /// A read replica of it, for lists and statistics.
+    pub replica: Option<SecretUrl>,
     /// The most connections that are open at a time.
     pub pool_size: u32,
     /// How long a request waits for a free connection.
@@ -506,9 +508,13 @@ impl Config {
                 .or_else(|| env.get("DATABASE_URL"))
                 .read(&values::DATABASE_URL, ("url", &mut section), problems)
                 .unwrap_or_else(|| DatabaseUrl::Sqlite(PathBuf::from("./usdt_payments.db"))),
+            replica: env.get("DATABASE_REPLICA_URL").read(&values::REPLICA_URL, ("replica_url", &mut section), problems),
             pool_size: section.u32("pool_size", 10, 1..=1_000, problems),
             pool_timeout: section.span("pool_timeout", Span::from_secs(5), Span::from_millis(100)..=Span::from_secs(300), problems),
         };
+        if database.replica.is_some() && matches!(database.url, DatabaseUrl::Sqlite(_)) {
+            problems.add("database.replica_url", "expected it beside a postgres:// database only: a SQLite file has no replicas");
+        }
         section.finish(problems);
 
         let mut section = root.section("log", problems);
@@ -730,8 +736,9 @@ const SECRET_VARIABLES: [(&str, &str); 3] = [
 ];
 
 /// Every variable that is read.
-const VARIABLES: [&str; 27] = [
+const VARIABLES: [&str; 28] = [
     "DATABASE_URL",
+    "DATABASE_REPLICA_URL",
     "ENCRYPTION_SALT",
     "ETHEREUM_RPC_URL",
     "INFURA_PROJECT_ID",

@@ -185,7 +185,7 @@ async fn count(store: Store, networks: Vec<Network>) -> Result<Stats, Problem> {
     let counted_at = clock::now().to_string();
     let none = || WalletStatus::ALL.iter().map(|status| (status.name().to_owned(), 0)).collect();
     let mut counts: BTreeMap<String, BTreeMap<String, i64>> = networks.iter().map(|name| (name.to_string(), none())).collect();
-    for count in store.wallet_counts().await? {
+    for count in store.lately(|store| async move { store.wallet_counts().await }).await? {
         counts.entry(count.network.to_string()).or_default().insert(count.status.name().to_owned(), count.count);
     }
     let networks = counts.into_iter().map(|(network, status)| NetworkStats { network, total: status.values().sum(), status }).collect();

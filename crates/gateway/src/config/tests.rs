@@ -390,6 +390,8 @@ fn wrong_values_say_what_was_expected_and_found() {
         server   | trusted_proxies = "x"   | expected a list such as ["127.0.0.1", "10.0.0.0/8"], found a text (not shown)
         log      | level = "loud"          | expected error, warn, info, debug or trace, also per target, such as "info,sqlx=warn", found the text "loud"
         database | url = 5                 | or postgres://USER:PASSWORD@HOST/NAME, found a number (not shown)
+        database | replica_url = "sqlite://x.db" | expected postgres://USER:PASSWORD@HOST/NAME of a read replica of the database, found the address of a SQLite file, which has no replicas
+        database | replica_url = "postgres://u:hunter2@r/x" | database.replica_url: expected it beside a postgres:// database only
         database | pool_timeout = "1h"     | expected from "100ms" to "5m", found "1h"
         webhooks | allow_private_targets = 1 | expected true or false, found the number 1"#;
     for line in table.lines().map(str::trim).filter(|line| !line.is_empty()) {

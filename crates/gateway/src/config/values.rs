@@ -253,6 +253,15 @@ pub(super) const DATABASE_URL: Form<DatabaseUrl> = Form {
     parse: database_url,
 };
 
+pub(super) const REPLICA_URL: Form<SecretUrl> = Form {
+    expected: "postgres://USER:PASSWORD@HOST/NAME of a read replica of the database",
+    echo: Echo::Hide,
+    parse: |text| match database_url(text)? {
+        DatabaseUrl::Postgres(url) => Ok(url),
+        DatabaseUrl::Sqlite(_) => words("the address of a SQLite file, which has no replicas"),
+    },
+};
+
 /// Reads the addresses of `sqlx` and, with a driver in the scheme as in `sqlite+aiosqlite:///./x.db`,
 /// those of `SQLAlchemy`, where one slash more stands before the path.
 fn database_url(text: &str) -> Result<DatabaseUrl, Found> {

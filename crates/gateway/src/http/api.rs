@@ -324,7 +324,14 @@ pub async fn list_orders(State(app): State<App>, caller: Caller, Params(query): 
 pub(super) async fn page_of_orders(app: &App, mut filter: OrderFilter, limit: u32) -> Result<Answer, Problem> {
     // Any spelling of an address finds it: the chain's own form is what is stored.
     filter.address = filter.address.map(|address| orders::own_spelling(&app.gateway, address));
-    let mut rows = app.gateway.store.list_orders(filter, i64::from(limit).saturating_add(1)).await?;
+    let mut rows = app
+        .gateway
+        .store
+        .lately(|store| {
+            let filter = filter.clone();
+            async move { store.list_orders(filter, i64::from(limit).saturating_add(1)).await }
+        })
+        .await?;
     let count = rows.len();
     rows.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
     let heads = app.gateway.heads();

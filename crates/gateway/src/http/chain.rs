@@ -135,7 +135,14 @@ impl ListTransactions {
 }
 
 async fn page(app: &App, filter: TransferFilter, limit: u32) -> Result<Answer, Problem> {
-    let mut rows = app.gateway.store.transfers(filter, i64::from(limit).saturating_add(1)).await?;
+    let mut rows = app
+        .gateway
+        .store
+        .lately(|store| {
+            let filter = filter.clone();
+            async move { store.transfers(filter, i64::from(limit).saturating_add(1)).await }
+        })
+        .await?;
     let count = rows.len();
     rows.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
     let next_cursor = cursor_after(rows.last().map(|row| row.id.to_string()), count, limit);

@@ -139,7 +139,14 @@ pub async fn list_notifications(
         order: order.transpose()?.map(|id| id.to_string()),
         before: read_cursor(query.cursor)?,
     };
-    let mut rows = app.gateway.store.notices(filter, i64::from(limit).saturating_add(1)).await?;
+    let mut rows = app
+        .gateway
+        .store
+        .lately(|store| {
+            let filter = filter.clone();
+            async move { store.notices(filter, i64::from(limit).saturating_add(1)).await }
+        })
+        .await?;
     let count = rows.len();
     rows.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
     let next_cursor = cursor_after(rows.last().map(|row| row.id.to_string()), count, limit);

@@ -206,7 +206,14 @@ pub async fn list_alerts(State(app): State<App>, caller: Caller, Params(query): 
         AlertKind::from_name(&name).ok_or_else(|| Problem::invalid("kind", format!("expected one of: {}", known())))
     });
     let filter = AlertFilter { status: status.transpose()?, kind: kind.transpose()?, before: read_cursor(query.cursor)? };
-    let mut rows = app.gateway.store.alerts(filter, i64::from(limit).saturating_add(1)).await?;
+    let mut rows = app
+        .gateway
+        .store
+        .lately(|store| {
+            let filter = filter.clone();
+            async move { store.alerts(filter, i64::from(limit).saturating_add(1)).await }
+        })
+        .await?;
     let count = rows.len();
     rows.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
     let next_cursor = cursor_after(rows.last().map(|row| row.id.to_string()), count, limit);
@@ -324,7 +331,14 @@ pub async fn list_audit(State(app): State<App>, caller: Caller, Params(query): P
     let before = read_cursor(query.cursor)?
         .map(|cursor| cursor.parse::<u64>().map_err(|_| Problem::invalid("cursor", "expected next_cursor of a page")));
     let filter = AuditFilter { subject: query.subject, action: query.action, actor: query.actor, before: before.transpose()? };
-    let mut rows = app.gateway.store.audit(filter, i64::from(limit).saturating_add(1)).await?;
+    let mut rows = app
+        .gateway
+        .store
+        .lately(|store| {
+            let filter = filter.clone();
+            async move { store.audit(filter, i64::from(limit).saturating_add(1)).await }
+        })
+        .await?;
     let count = rows.len();
     rows.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
     let next_cursor = cursor_after(rows.last().map(|row| row.entry.seq.to_string()), count, limit);

@@ -258,7 +258,14 @@ pub async fn list_wallets(State(app): State<App>, caller: Caller, Params(query):
         kind: kind.transpose()?,
         before: read_cursor(query.cursor)?,
     };
-    let mut rows = app.gateway.store.wallets(filter, i64::from(limit).saturating_add(1)).await?;
+    let mut rows = app
+        .gateway
+        .store
+        .lately(|store| {
+            let filter = filter.clone();
+            async move { store.wallets(filter, i64::from(limit).saturating_add(1)).await }
+        })
+        .await?;
     let count = rows.len();
     rows.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
     let next_cursor = cursor_after(rows.last().map(|row| row.id.to_string()), count, limit);

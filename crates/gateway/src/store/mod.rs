@@ -17,6 +17,7 @@ mod notices;
 mod people;
 mod plans;
 mod read;
+mod replica;
 mod rows;
 mod safe;
 mod schema;
@@ -112,6 +113,7 @@ pub struct Store {
     engine: Engine,
     readers: AnyPool,
     writer: Option<mpsc::Sender<Request>>,
+    replica: Option<replica::Replica>,
     fuse: Fuse,
 }
 
@@ -158,7 +160,7 @@ impl Store {
                 Some(sender)
             }
         };
-        Ok(Self { engine, readers, writer, fuse: Fuse::default() })
+        Ok(Self { engine, readers, writer, replica: None, fuse: Fuse::default() })
     }
 
     /// Which database this is.

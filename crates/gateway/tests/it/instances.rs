@@ -145,6 +145,63 @@ async fn a_follower_that_was_paused_writes_nothing_when_it_comes_back() {
 }
 
 #[tokio::test]
+async fn lists_are_read_from_a_replica_as_long_as_it_is_well() {
+    let server = OwnServer::start();
+    let url = server.fresh_database();
+    let mut replica = server.replica();
+    let elsewhere = replica.url_of(&url);
+    let shop = Shop::open_with(|settings| {
+        settings.database_url = Some(url.clone());
+        settings.env.push(("DATABASE_REPLICA_URL", elsewhere.clone()));
+    })
+    .await;
+    let api = shop.api();
+    let count = async || api.get("/api/v1/orders").await.expect(200).json()["data"].as_array().unwrap().len();
+    let listed = async |expected: usize| {
+        eventually_within(TAKE_OVER_MAX, &format!("{expected} orders are listed"), async || match count().await {
+            found if found == expected => Ok(()),
+            found => Err(found),
+        })
+        .await;
+    };
+    let said = async |times: usize, text: &str| {
+        eventually_within(TAKE_OVER_MAX, text, async || {
+            count().await;
+            let output = shop.gateway.process.output();
+            if output.matches(text).count() >= times { Ok(()) } else { Err(output) }
+        })
+        .await;
+    };
+    said(1, "lists are read from the replica").await;
+    shop.order("5").await;
+    listed(1).await;
+
+    // What the replica does not know is not listed: it is the one that is asked.
+    replica.query(&elsewhere, "SELECT pg_wal_replay_pause()").unwrap();
+    eventually("the replica stands still", async || match replica.query(&elsewhere, "SELECT pg_get_wal_replay_pause_state()") {
+        Ok(state) if state == "paused" => Ok(()),
+        other => Err(format!("{other:?}")),
+    })
+    .await;
+    let second = shop.order("6").await;
+    assert_eq!(count().await, 1);
+    assert_eq!(api.order(&second.id).await["id"], second.id, "an order by its id comes from the database itself");
+    // Until it is too far behind.
+    said(1, "the read replica is left alone for a while: it is").await;
+    listed(2).await;
+    replica.query(&elsewhere, "SELECT pg_wal_replay_resume()").unwrap();
+    said(2, "lists are read from the replica").await;
+    // Gone, nobody notices.
+    replica.crash();
+    for _ in 0..3 {
+        assert_eq!(count().await, 2);
+    }
+    said(2, "the read replica is left alone for a while").await;
+    replica.start_again();
+    said(3, "lists are read from the replica").await;
+}
+
+#[tokio::test]
 async fn books_are_exact_whatever_happens_to_three_processes_and_their_database() {
     let seed = std::env::var("TIDEGATE_SEED").map_or_else(|_| now_s(), |seed| seed.parse().unwrap());
     println!("seed {seed}: repeat with TIDEGATE_SEED={seed}");

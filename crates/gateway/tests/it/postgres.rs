@@ -47,6 +47,26 @@ impl OwnServer {
         self.0.try_psql(url.rsplit('/').next().unwrap(), sql)
     }
 
+    /// A standby that streams from this server, on a port of its own.
+    pub fn replica(&self) -> Self {
+        let cluster = (0..5).find_map(|_| {
+            let user = Account::find();
+            let folder = tempfile::Builder::new().prefix("tidegate-pg-").tempdir().unwrap().keep();
+            user.own(&folder);
+            let mut copy = user.run(&tools::postgres_bin().join("pg_basebackup"));
+            copy.args(["-h", "127.0.0.1", "-p", &self.0.port.to_string(), "-U", "tidegate", "-R", "-X", "stream", "-c", "fast", "-D"]);
+            let done = copy.arg(folder.join("data")).current_dir(&folder).output().unwrap();
+            assert!(done.status.success(), "pg_basebackup: {}", String::from_utf8_lossy(&done.stderr));
+            Cluster::try_serve(&user, folder)
+        });
+        Self(cluster.expect("no free port for PostgreSQL"))
+    }
+
+    /// The address here of a database that has this one elsewhere.
+    pub fn url_of(&self, url: &str) -> String {
+        format!("postgres://tidegate@127.0.0.1:{}/{}", self.0.port, url.rsplit('/').next().unwrap())
+    }
+
     /// Ends it at once, as if it had crashed: every connection breaks, nothing is tidied up.
     pub fn crash(&mut self) {
         let id = self.0.server.id().to_string();
@@ -91,8 +111,13 @@ impl Cluster {
         let done = initdb.arg(&data).current_dir(&folder).output().unwrap();
         assert!(done.status.success(), "initdb: {}", String::from_utf8_lossy(&done.stderr));
 
+        Self::try_serve(&user, folder)
+    }
+
+    /// Serves a folder on a free port; `None` when another process was first with the port.
+    fn try_serve(user: &Account, folder: PathBuf) -> Option<Self> {
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let server = Self::serve(&user, &folder, port);
+        let server = Self::serve(user, &folder, port);
         let guard = guard(&folder);
         let mut cluster = Self { port, folder, databases: AtomicU64::new(0), server, _guard: guard };
         if cluster.answers() {
