@@ -391,7 +391,6 @@ fn wrong_values_say_what_was_expected_and_found() {
         log      | level = "loud"          | expected error, warn, info, debug or trace, also per target, such as "info,sqlx=warn", found the text "loud"
         database | url = 5                 | or postgres://USER:PASSWORD@HOST/NAME, found a number (not shown)
         database | replica_url = "sqlite://x.db" | expected postgres://USER:PASSWORD@HOST/NAME of a read replica of the database, found the address of a SQLite file, which has no replicas
-        database | replica_url = "postgres://u:hunter2@r/x" | database.replica_url: expected it beside a postgres:// database only
         database | pool_timeout = "1h"     | expected from "100ms" to "5m", found "1h"
         webhooks | allow_private_targets = 1 | expected true or false, found the number 1"#;
     for line in table.lines().map(str::trim).filter(|line| !line.is_empty()) {
@@ -402,6 +401,10 @@ fn wrong_values_say_what_was_expected_and_found() {
         assert!(found.starts_with(&format!("`{section}.{key}` in tidegate.toml, line 2: expected ")), "{found}");
         assert!(found.ends_with(end), "{found}\n{end}");
     }
+    assert_eq!(
+        problem("", "[database]\nreplica_url = 'postgres://u:hunter2@r/x'"),
+        "database.replica_url: expected it beside a postgres:// database only: a SQLite file has no replicas"
+    );
     assert_eq!(problem("", "orders = 3"), "`orders` in tidegate.toml, line 1: expected a table, found a number (not shown)");
     assert_eq!(
         problem("", "[server]\ntrusted_proxies = [\n'127.0.0.1',\n'lan']"),
