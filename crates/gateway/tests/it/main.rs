@@ -57,6 +57,7 @@ mod metrics;
 mod money;
 mod notices;
 mod orders;
+mod outages;
 mod payment_on_anvil;
 mod payment_on_postgres;
 mod people;
