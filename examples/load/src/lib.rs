@@ -51,6 +51,9 @@ const VISITORS_MAX: usize = 5_000;
 /// How often the gateway's processes are looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(10);
 
+/// How far the gateway's clock may be behind ours for its orders to be found afterwards.
+const CLOCK_OFF_MAX_MS: u64 = 86_400_000;
+
 /// How visitors come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Pace {
@@ -201,8 +204,9 @@ pub async fn load(plan: &Plan, stage: Stage, told: fn(&Sample)) -> Result<Report
         client,
     });
     let watch = Watch::start(stage.pids, LOOK_EVERY, told);
-    // Nothing is missed if the clocks of lists are a little off.
-    let since = jiff::Timestamp::from_millisecond(i64::try_from(now_ms().saturating_sub(60_000)).unwrap_or(0)).unwrap_or_default();
+    // The gateway's clock may be wrong, on purpose even, and so the times of its orders.
+    let since_ms = i64::try_from(now_ms().saturating_sub(CLOCK_OFF_MAX_MS)).unwrap_or(0);
+    let since = jiff::Timestamp::from_millisecond(since_ms).unwrap_or_default();
     let began = Instant::now();
     let (visitors, turned_away) = match plan.pace {
         Pace::Clients(count) => (by_clients(&shop, count, began + plan.lasts).await, 0),

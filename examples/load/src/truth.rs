@@ -2,12 +2,11 @@
 //! of the run, and holds them against the shop's books and what its receiver heard.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::sync::MutexGuard;
 
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::books::{Sale, micros};
+use crate::books::{Books, Sale, micros};
 use crate::client::Client;
 use crate::receiver::{Heard, Receiver};
 use crate::tally::Call;
@@ -61,24 +60,30 @@ struct Lent {
 /// With a sentence, when the gateway does not answer.
 pub async fn check(shop: &Shop, receiver: &Receiver, since: &str) -> Result<Truth, String> {
     let client = shop.client.uncounted();
-    let sales = shop.books.sales();
-    let mut truth = Truth::default();
     let orders = pages(&client, &format!("/api/v1/orders?created_from={since}"), "cursor").await?;
     let told = paid_events(&client).await?;
-    let heard = receiver.heard();
+    Ok(compare(&shop.books, &shop.run, &orders, &told, &receiver.heard()))
+}
 
+/// The ids of the `order.paid` of each order.
+type PaidEvents = HashMap<String, BTreeSet<String>>;
+
+/// The comparison itself: `orders` as the list shows them, `told` as `/api/v1/events` does.
+fn compare(books: &Books, run: &str, orders: &[Value], told: &PaidEvents, heard: &Heard) -> Truth {
+    let sales = books.sales();
+    let mut truth = Truth::default();
     let mut numbers = BTreeSet::new();
     let mut found = BTreeSet::new();
     let mut live: HashMap<&str, &str> = HashMap::new();
     let mut lent: HashMap<&str, Vec<Lent>> = HashMap::new();
-    for order in &orders {
+    for order in orders {
         let text = |name: &str| order.get(name).and_then(Value::as_str).unwrap_or_default();
         let (id, number) = (text("id"), text("merchant_order_id"));
-        if !number.starts_with(&format!("{}-", shop.run)) {
+        if !number.starts_with(&format!("{run}-")) {
             continue;
         }
         if !numbers.insert(number) {
-            shop.books.wrong(format!("{number} has two orders, one is {id}"));
+            books.wrong(format!("{number} has two orders, one is {id}"));
         }
         *truth.by_status.entry(text("status").to_owned()).or_default() += 1;
         found.insert(id);
@@ -92,7 +97,7 @@ pub async fn check(shop: &Shop, receiver: &Receiver, since: &str) -> Result<Trut
         if matches!(text("status"), "pending" | "confirming") {
             for wallet in &wallets {
                 if let Some(other) = live.insert(wallet, id) {
-                    shop.books.wrong(format!("{wallet} is lent to {id} and to {other} at once"));
+                    books.wrong(format!("{wallet} is lent to {id} and to {other} at once"));
                 }
             }
         }
@@ -108,11 +113,11 @@ pub async fn check(shop: &Shop, receiver: &Receiver, since: &str) -> Result<Trut
                 lent.entry(wallet).or_default().push(lease);
             }
         }
-        is_as_sold(shop, &mut truth, order, sale);
-        is_told_once(shop, sale, text("status"), told.get(id), &heard);
+        is_as_sold(books, &mut truth, order, sale);
+        is_told_once(books, sale, text("status"), told.get(id), heard);
     }
     for id in sales.keys().filter(|id| !found.contains(id.as_str())) {
-        shop.books.wrong(format!("{id} was sold and is not in the list"));
+        books.wrong(format!("{id} was sold and is not in the list"));
     }
     truth.wallets = lent.len();
     for (wallet, leases) in &mut lent {
@@ -122,19 +127,19 @@ pub async fn check(shop: &Shop, receiver: &Receiver, since: &str) -> Result<Trut
             if let [one, next] = pair
                 && one.until > next.from
             {
-                shop.books.wrong(format!("{wallet} was lent to {} before {} was over", next.order, one.order));
+                books.wrong(format!("{wallet} was lent to {} before {} was over", next.order, one.order));
             }
         }
     }
     if heard.refused > 0 {
-        shop.books.wrong(format!("{} webhooks had no right signature", heard.refused));
+        books.wrong(format!("{} webhooks had no right signature", heard.refused));
     }
     truth.heard = (heard.events(), heard.again, heard.refused);
-    Ok(truth)
+    truth
 }
 
 /// The order's status and amounts are what the shop's books say.
-fn is_as_sold(shop: &Shop, truth: &mut Truth, order: &Value, sale: &Sale) {
+fn is_as_sold(books: &Books, truth: &mut Truth, order: &Value, sale: &Sale) {
     let text = |name: &str| order.get(name).and_then(Value::as_str).unwrap_or_default();
     let received = micros(text("amount_received"));
     if sale.unsure {
@@ -145,14 +150,14 @@ fn is_as_sold(shop: &Shop, truth: &mut Truth, order: &Value, sale: &Sale) {
     if sale.is_paid() {
         truth.paid_by_us += 1;
         if status != "paid" || received != Some(sale.paid) {
-            shop.books.wrong(format!("{} was paid {} millionths and is {status} with {}", sale.id, sale.paid, text("amount_received")));
+            books.wrong(format!("{} was paid {} millionths and is {status} with {}", sale.id, sale.paid, text("amount_received")));
         }
         let exception = if sale.paid > sale.amount { Some("overpaid") } else { None };
         if order.get("exception").and_then(Value::as_str) != exception {
-            shop.books.wrong(format!("{} has the exception {}, expected {exception:?}", sale.id, text("exception")));
+            books.wrong(format!("{} has the exception {}, expected {exception:?}", sale.id, text("exception")));
         }
     } else if status == "paid" || received != Some(sale.paid) {
-        shop.books.wrong(format!(
+        books.wrong(format!(
             "{} was not paid in full ({} millionths) and is {status} with {}",
             sale.id,
             sale.paid,
@@ -162,18 +167,18 @@ fn is_as_sold(shop: &Shop, truth: &mut Truth, order: &Value, sale: &Sale) {
 }
 
 /// A paid order has one `order.paid`, and the shop heard just that one; any other has none.
-fn is_told_once(shop: &Shop, sale: &Sale, status: &str, told: Option<&BTreeSet<String>>, heard: &MutexGuard<'_, Heard>) {
+fn is_told_once(books: &Books, sale: &Sale, status: &str, told: Option<&BTreeSet<String>>, heard: &Heard) {
     let none = BTreeSet::new();
     let (told, heard) = (told.unwrap_or(&none), heard.paid.get(&sale.id).unwrap_or(&none));
     let expected = usize::from(status == "paid");
     if told.len() != expected || heard != told {
-        shop.books.wrong(format!("{} is {status}, has {} order.paid, and the shop heard {}", sale.id, told.len(), heard.len()));
+        books.wrong(format!("{} is {status}, has {} order.paid, and the shop heard {}", sale.id, told.len(), heard.len()));
     }
 }
 
 /// The ids of all `order.paid`, by order.
-async fn paid_events(client: &Client) -> Result<HashMap<String, BTreeSet<String>>, String> {
-    let mut by_order: HashMap<String, BTreeSet<String>> = HashMap::new();
+async fn paid_events(client: &Client) -> Result<PaidEvents, String> {
+    let mut by_order = PaidEvents::new();
     for event in pages(client, "/api/v1/events?type=order.paid", "after").await? {
         let text = |pointer: &str| event.pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_owned();
         by_order.entry(text("/data/id")).or_default().insert(text("/id"));
@@ -199,5 +204,106 @@ async fn pages(client: &Client, path: &str, next: &str) -> Result<Vec<Value>, St
             Some(value) => cursor = format!("&{next}={value}"),
             None => return Ok(rows),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Two orders of one wallet, one after the other, both paid and told.
+    struct Day {
+        books: Books,
+        orders: Vec<Value>,
+        told: PaidEvents,
+        heard: Heard,
+    }
+
+    fn order(id: &str, number: u64, from: &str, until: &str) -> Value {
+        json!({ "id": id, "merchant_order_id": format!("run-{number}"), "status": "paid", "exception": null,
+            "amount_received": "5.000000", "created_at": from, "paid_at": until, "cancelled_at": null,
+            "expires_at": "2026-11-26T13:00:00.000Z", "payment_options": [{ "wallet_id": "wal_1" }] })
+    }
+
+    impl Day {
+        fn good() -> Self {
+            let books = Books::default();
+            let (mut told, mut heard) = (PaidEvents::new(), Heard::default());
+            for id in ["ord_1", "ord_2"] {
+                books.sold(Sale::new(id.to_owned(), 5_000_000));
+                books.pays(id, 5_000_000);
+                let events = BTreeSet::from([format!("evt_{id}")]);
+                told.insert(id.to_owned(), events.clone());
+                heard.paid.insert(id.to_owned(), events);
+            }
+            let orders = vec![
+                order("ord_2", 2, "2026-11-26T12:10:00.000Z", "2026-11-26T12:20:00.000Z"),
+                order("ord_1", 1, "2026-11-26T12:00:00.000Z", "2026-11-26T12:05:00.000Z"),
+            ];
+            Self { books, orders, told, heard }
+        }
+
+        /// What is found wrong with it.
+        fn wrongs(&self) -> Vec<String> {
+            compare(&self.books, "run", &self.orders, &self.told, &self.heard);
+            self.books.wrongs().1
+        }
+    }
+
+    #[track_caller]
+    fn is_found(spoil: impl FnOnce(&mut Day), part: &str) {
+        let mut day = Day::good();
+        spoil(&mut day);
+        let wrongs = day.wrongs();
+        assert!(wrongs.iter().any(|wrong| wrong.contains(part)), "{part:?} is not in {wrongs:?}");
+    }
+
+    #[test]
+    fn a_good_day_is_good() {
+        let day = Day::good();
+        assert_eq!(day.wrongs(), Vec::<String>::new());
+        let truth = compare(&day.books, "run", &day.orders, &day.told, &day.heard);
+        assert_eq!((truth.paid_by_us, truth.wallets, truth.wallets_lent_again), (2, 1, 1));
+    }
+
+    #[test]
+    fn money_that_is_lost_or_counted_wrongly_is_found() {
+        is_found(|day| day.orders[0]["status"] = json!("pending"), "ord_2 was paid 5000000 millionths and is pending");
+        is_found(
+            |day| day.orders[0]["amount_received"] = json!("10.000000"),
+            "ord_2 was paid 5000000 millionths and is paid with 10.000000",
+        );
+        is_found(|day| day.books.pays("ord_1", 1), "ord_1 was paid 5000001 millionths");
+        is_found(|day| day.orders[0]["exception"] = json!("late"), "ord_2 has the exception late");
+        is_found(
+            |day| {
+                day.books.sold(Sale::new("ord_3".to_owned(), 5_000_000));
+                day.orders.push(order("ord_3", 3, "2026-11-26T12:30:00.000Z", "2026-11-26T12:40:00.000Z"));
+            },
+            "ord_3 was not paid in full (0 millionths) and is paid",
+        );
+    }
+
+    #[test]
+    fn orders_that_are_missing_or_twice_there_are_found() {
+        is_found(|day| drop(day.orders.pop()), "ord_1 was sold and is not in the list");
+        is_found(|day| day.orders[0]["merchant_order_id"] = json!("run-1"), "run-1 has two orders");
+        is_found(|day| day.books.sold(Sale::new("ord_1".to_owned(), 1)), "ord_1 was given to two visitors");
+    }
+
+    #[test]
+    fn what_is_not_told_or_told_twice_is_found() {
+        let twice = |events: &mut PaidEvents| assert!(events.get_mut("ord_1").unwrap().insert("evt_again".to_owned()));
+        is_found(|day| drop(day.heard.paid.remove("ord_1")), "ord_1 is paid, has 1 order.paid, and the shop heard 0");
+        is_found(|day| twice(&mut day.heard.paid), "the shop heard 2");
+        is_found(|day| twice(&mut day.told), "ord_1 is paid, has 2 order.paid");
+        is_found(|day| day.heard.refused = 1, "1 webhooks had no right signature");
+    }
+
+    #[test]
+    fn a_wallet_with_two_orders_at_a_time_is_found() {
+        is_found(|day| day.orders[0]["created_at"] = json!("2026-11-26T12:04:59.999Z"), "was lent to ord_2 before ord_1 was over");
+        let pending = |day: &mut Day| day.orders.iter_mut().for_each(|order| order["status"] = json!("pending"));
+        is_found(pending, "wal_1 is lent to ord_1 and to ord_2 at once");
     }
 }
