@@ -29,6 +29,7 @@ pub mod metrics;
 pub mod notices;
 pub mod notify;
 pub mod orders;
+mod outcome;
 pub mod pages;
 pub mod people;
 pub mod plans;

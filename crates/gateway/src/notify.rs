@@ -20,6 +20,7 @@ use tokio::task::JoinSet;
 
 use crate::clock;
 use crate::gateway::{Gateway, Wake};
+use crate::outcome;
 use crate::store::{DueDelivery, Queue, StoreError};
 
 /// How long a receiver may take to answer.
@@ -206,10 +207,7 @@ async fn deliver(gateway: &Gateway, client: &reqwest::Client, delivery: &DueDeli
         let detail = format!("{} was not accepted by {} in {tries} tries over 24 hours", delivery.kind, delivery.origin);
         changes.alerts.push(Gateway::alert(AlertKind::WebhookFailed, &delivery.event_id, detail, at));
     }
-    // If this is lost the try is made again: at least once.
-    if let Err(error) = gateway.store.commit(changes).await {
-        tracing::error!(%error, event = delivery.event_id, "the outcome of a webhook could not be stored");
-    }
+    outcome::note(&gateway.store, &changes, &delivery.event_id).await;
 }
 
 /// What a receiver answered.

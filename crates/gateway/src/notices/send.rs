@@ -13,6 +13,7 @@ use tokio::sync::{broadcast, watch};
 use super::outlets::{Failure, Hope, Letter};
 use crate::clock;
 use crate::gateway::{Gateway, Wake};
+use crate::outcome;
 use crate::store::{NoticeRow, Queue, StoreError};
 
 /// Due messages read at once.
@@ -70,7 +71,7 @@ async fn send_due(gateway: &Gateway, channel: Channel, stop: &mut watch::Receive
             sent = sent.saturating_add(1);
             if clock::now().since(notice.due_at) > NEWS_MAX {
                 let failure = Failure { reason: "nobody could send it for a day".to_owned(), hope: Hope::Refused };
-                note(gateway, &notice, Err(failure), clock::now()).await;
+                note(gateway, &notice, Err(failure), clock::now(), stop).await;
                 continue;
             }
             while let Err(wait) = gateway.outlets.take_place(channel) {
@@ -84,7 +85,7 @@ async fn send_due(gateway: &Gateway, channel: Channel, stop: &mut watch::Receive
             }
             let letter = Letter { id: &id, to: &notice.recipient, subject: &notice.subject, body: &notice.body };
             let outcome = gateway.outlets.send(channel, letter).await;
-            note(gateway, &notice, outcome, clock::now()).await;
+            note(gateway, &notice, outcome, clock::now(), stop).await;
         }
         if sent == 0 {
             return Ok(Some(LOOK_AGAIN));
@@ -102,7 +103,7 @@ fn after(tries: u32, hope: Hope, now: Time) -> NoticeState {
 }
 
 /// Notes what came of a try.
-async fn note(gateway: &Gateway, notice: &NoticeRow, outcome: Result<(), Failure>, at: Time) {
+async fn note(gateway: &Gateway, notice: &NoticeRow, outcome: Result<(), Failure>, at: Time, stop: &mut watch::Receiver<bool>) {
     let tries = notice.tries.saturating_add(1);
     let (id, channel, topic) = (notice.id.to_string(), notice.channel.name(), notice.topic.name());
     let (state, error) = match outcome {
@@ -124,11 +125,9 @@ async fn note(gateway: &Gateway, notice: &NoticeRow, outcome: Result<(), Failure
     }
     let error = error.map(|(reason, _)| reason);
     changes.notices.push(NoticeChange { id: notice.id, claim: gateway.duties.claim(), tries, state, error, at });
-    // If this is lost the try is made again: at least once.
-    if let Err(error) = gateway.store.commit(changes).await {
-        tracing::error!(%error, notification = id, "the outcome of a notification could not be stored");
-        // Not the same message again at once, as long as the database does not answer.
-        tokio::time::sleep(LOOK_AGAIN.to_std()).await;
+    tokio::select! {
+        () = outcome::note(&gateway.store, &changes, &id) => {}
+        _ = stop.wait_for(|stop| *stop) => {}
     }
 }
 
