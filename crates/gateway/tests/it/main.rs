@@ -46,6 +46,7 @@ mod api_errors;
 mod cache;
 mod checkout_browser;
 mod checkout_hash;
+mod deploy;
 mod dev;
 mod doors;
 mod endpoints;
