@@ -10,6 +10,7 @@ mod file;
 mod notices;
 mod presets;
 mod secret;
+mod server;
 mod values;
 
 use std::collections::BTreeMap;
@@ -31,6 +32,7 @@ use self::file::{Field, Problems, Section, Source};
 pub use self::notices::{Notifications, Security, Sms, SmsMethod, Smtp, Telegram, chat, mailbox, phone};
 use self::presets::Preset;
 pub use self::secret::{SecretText, SecretUrl};
+pub use self::server::{ProxyHeader, Server, TlsFiles};
 use self::values::{Echo, Form, show_span};
 pub use self::values::{IpRange, wallet_name};
 use crate::providers::{Pointer, Scheme};
@@ -146,17 +148,6 @@ pub enum LogFormat {
     Json,
     /// For people.
     Pretty,
-}
-
-/// Where the gateway listens, and what is in front of it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Server {
-    /// Address and port; port 0 takes a free one.
-    pub listen: SocketAddr,
-    /// The origin that payers and shops see; its path is `/`.
-    pub public_url: Option<Url>,
-    /// Who may say, in a header, where a request came from.
-    pub trusted_proxies: Vec<IpRange>,
 }
 
 /// The numbers for Prometheus.
@@ -464,7 +455,10 @@ impl Config {
             keys.insert(in_file, String::new());
         }
         for (name, in_file) in SECRET_VARIABLES {
-            let (None, Some(path)) = (var(name), var(in_file)) else { continue };
+            let Some(path) = var(in_file) else { continue };
+            if var(name).is_some() {
+                return Err(ConfigError::one(format!("{name}: expected this variable or {in_file}, found both; unset one of them")));
+            }
             let secret = read_text(Path::new(&path))
                 .map_err(|error| ConfigError::one(format!("{in_file}: expected a readable file at {path}, found none: {error}")))?;
             if secret.trim().is_empty() {
@@ -531,18 +525,7 @@ impl Config {
         section.finish(problems);
 
         let mut section = root.section("server", problems);
-        let server = Server {
-            listen: said("--listen", flags.listen)
-                .or_else(|| env.get("LISTEN_ADDR"))
-                .read(&values::SOCKET, ("listen", &mut section), problems)
-                .unwrap_or(SocketAddr::from(([127, 0, 0, 1], 8001))),
-            public_url: said("--public-url", flags.public_url).or_else(|| env.get("PUBLIC_URL")).read(
-                &values::PUBLIC_URL,
-                ("public_url", &mut section),
-                problems,
-            ),
-            trusted_proxies: trusted_proxies(&mut section, problems),
-        };
+        let server = server::server(&mut section, (flags.listen, flags.public_url), &env, problems, &mut warnings);
         section.finish(problems);
 
         let metrics = Metrics {
@@ -640,19 +623,21 @@ impl Config {
         })
     }
 
-    /// Refuses a listener that others can reach while payers have no https address to come to.
+    /// Refuses a listener that others can reach while payers have no https address to come to: neither
+    /// a certificate here nor a proxy that has one.
     ///
     /// # Errors
     /// A sentence that says what to change.
     pub fn refuse_insecure(&self) -> Result<(), ConfigError> {
-        let Server { listen, public_url, .. } = &self.server;
-        if listen.ip().to_canonical().is_loopback() || public_url.as_ref().is_some_and(|url| url.scheme() == "https") {
+        if !self.server.is_public() || self.server.is_https() {
             return Ok(());
         }
+        let Server { listen, public_url, .. } = &self.server;
         let found = public_url.as_ref().map_or_else(|| "none".to_owned(), |url| url.origin().ascii_serialization());
         Err(ConfigError::one(format!(
-            "LISTEN_ADDR: other machines can reach {listen}, so expected an https PUBLIC_URL, found {found}; put a proxy \
-             that ends TLS in front and set PUBLIC_URL to its https address, or listen on 127.0.0.1"
+            "LISTEN_ADDR: other machines can reach {listen}, so expected tls_cert and tls_key or an https PUBLIC_URL, found {found}; \
+             name a certificate in [server], or put a proxy that ends TLS in front and set PUBLIC_URL to its https address, or listen \
+             on 127.0.0.1"
         )))
     }
 
@@ -728,29 +713,49 @@ const KEY_VARIABLES: [(&str, &str); 4] = [
     (MASTER_KEY_PREVIOUS_PART2, MASTER_KEY_PREVIOUS_PART2_FILE),
 ];
 
-/// Each secret of a channel of notifications, and the variable that names a file with it.
-const SECRET_VARIABLES: [(&str, &str); 3] = [
+/// Each other variable that may hold a secret, and the one that names a file with it.
+const SECRET_VARIABLES: [(&str, &str); 11] = [
+    ("DATABASE_REPLICA_URL", "DATABASE_REPLICA_URL_FILE"),
+    ("DATABASE_URL", "DATABASE_URL_FILE"),
+    ("ENCRYPTION_SALT", "ENCRYPTION_SALT_FILE"),
+    ("ETHEREUM_RPC_URL", "ETHEREUM_RPC_URL_FILE"),
+    ("INFURA_PROJECT_ID", "INFURA_PROJECT_ID_FILE"),
+    ("REDIS_URL", "REDIS_URL_FILE"),
+    ("TRONGRID_API_KEY", "TRONGRID_API_KEY_FILE"),
+    ("TRON_RPC_URL", "TRON_RPC_URL_FILE"),
     (notices::SMTP_PASSWORD, notices::SMTP_PASSWORD_FILE),
     (notices::TELEGRAM_BOT_TOKEN, notices::TELEGRAM_BOT_TOKEN_FILE),
     (notices::SMS_SECRET, notices::SMS_SECRET_FILE),
 ];
 
 /// Every variable that is read.
-const VARIABLES: [&str; 28] = [
-    "DATABASE_URL",
+const VARIABLES: [&str; 40] = [
     "DATABASE_REPLICA_URL",
+    "DATABASE_REPLICA_URL_FILE",
+    "DATABASE_URL",
+    "DATABASE_URL_FILE",
     "ENCRYPTION_SALT",
+    "ENCRYPTION_SALT_FILE",
     "ETHEREUM_RPC_URL",
+    "ETHEREUM_RPC_URL_FILE",
     "INFURA_PROJECT_ID",
+    "INFURA_PROJECT_ID_FILE",
     "LISTEN_ADDR",
     "LOG_FORMAT",
     "LOG_LEVEL",
     "METRICS_ADDR",
     "METRICS_ENABLED",
     "PUBLIC_URL",
+    "REDIRECT_LISTEN_ADDR",
     "REDIS_URL",
+    "REDIS_URL_FILE",
+    "TLS_CERT_FILE",
+    "TLS_KEY_FILE",
     "TRONGRID_API_KEY",
+    "TRONGRID_API_KEY_FILE",
     "TRON_RPC_URL",
+    "TRON_RPC_URL_FILE",
+    "TRUSTED_PROXIES",
     MASTER_KEY,
     MASTER_KEY_FILE,
     MASTER_KEY_PART2,
@@ -844,13 +849,6 @@ impl Section<'_> {
         });
         problems.keep(&field.place, span).unwrap_or(default)
     }
-}
-
-fn trusted_proxies(section: &mut Section<'_>, problems: &mut Problems) -> Vec<IpRange> {
-    let Some(field) = section.field("trusted_proxies") else { return Vec::new() };
-    let place = field.place.clone();
-    let list = problems.keep(&place, field.into_list("a list such as [\"127.0.0.1\", \"10.0.0.0/8\"]")).unwrap_or_default();
-    list.iter().filter_map(|entry| problems.keep(&entry.place, entry.text(&values::IP_RANGE))).collect()
 }
 
 fn orders(section: &mut Section<'_>, problems: &mut Problems) -> Orders {

@@ -42,4 +42,5 @@ pub mod safe;
 pub mod sources;
 pub mod start;
 pub mod store;
+pub mod tls;
 pub mod transactions;

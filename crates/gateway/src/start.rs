@@ -48,7 +48,7 @@ macro_rules! sorry_from {
         }
     )*};
 }
-sorry_from!(crate::config::ConfigError, crate::store::StoreError, std::io::Error, tidegate_chain::Error);
+sorry_from!(crate::config::ConfigError, crate::store::StoreError, crate::tls::CertificateError, std::io::Error, tidegate_chain::Error);
 
 impl From<crate::problem::Problem> for Sorry {
     fn from(problem: crate::problem::Problem) -> Self {

@@ -67,6 +67,8 @@ pub enum AlertKind {
     AuditBroken,
     /// Something was changed that decides where money or notices go, or who decides it.
     CredentialsChanged,
+    /// The certificate that browsers see ends soon, has ended, or is not good yet.
+    CertificateEnding,
 }
 
 names!(AlertKind:
@@ -100,6 +102,7 @@ names!(AlertKind:
     KeyDoesNotOpen "key_does_not_open",
     AuditBroken "audit_broken",
     CredentialsChanged "credentials_changed",
+    CertificateEnding "certificate_ending",
 );
 
 impl AlertKind {
@@ -120,6 +123,7 @@ impl AlertKind {
                 | Self::PoolLow
                 | Self::KeyDoesNotOpen
                 | Self::AuditBroken
+                | Self::CertificateEnding
         )
     }
 
@@ -146,7 +150,8 @@ impl AlertKind {
             | Self::HeadAhead
             | Self::PoolLow
             | Self::PayerBlacklisted
-            | Self::CredentialsChanged => Severity::Warning,
+            | Self::CredentialsChanged
+            | Self::CertificateEnding => Severity::Warning,
             Self::PaymentReverted
             | Self::NetworkHalted
             | Self::RereadDiffers
@@ -279,7 +284,8 @@ mod tests {
                 "notification_failed",
                 "pool_low",
                 "payer_blacklisted",
-                "credentials_changed"
+                "credentials_changed",
+                "certificate_ending"
             ]
         );
         assert!(Severity::Info < Severity::Warning && Severity::Warning < Severity::Critical);

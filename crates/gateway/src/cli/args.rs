@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 use tidegate_rules::time::Time;
+use url::Url;
 
 use crate::config::IpRange;
 use crate::http::SCOPES;
@@ -88,6 +89,20 @@ pub(super) enum Command {
         /// Print one JSON document
         #[arg(long)]
         json: bool,
+    },
+    /// Ask the gateway that runs here how it does; exit 0 when it is ready, 1 when not
+    #[command(
+        after_help = "Examples:\n  tidegate health\n  tidegate health --live\n  tidegate health --url https://pay.example.com/health/ready"
+    )]
+    Health {
+        #[command(flatten)]
+        config: ConfigArgs,
+        /// Ask only whether it lives, whatever its database and networks do
+        #[arg(long)]
+        live: bool,
+        /// Ask at this address instead of the listener of the configuration
+        #[arg(long, value_name = "URL", conflicts_with = "live")]
+        url: Option<Url>,
     },
     /// Read a range of blocks once more and take in what was missed; changes nothing that is known
     #[command(after_help = "Example:\n  tidegate scan --network tron --from 70000000 --to 70001000")]

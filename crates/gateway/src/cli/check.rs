@@ -11,10 +11,11 @@ use super::terminal::say;
 use super::wallet::{show_readings, walk};
 use crate::cache::{Cache, RedisHealth};
 use crate::clock;
-use crate::config::Config;
+use crate::config::{Config, TlsFiles};
 use crate::gateway::NetworkPart;
 use crate::start::{self, Sorry};
 use crate::store::Migrate;
+use crate::tls::{Certificates, Standing};
 
 /// Compares what every wallet should hold by the records with what the chain says. Exit 1 where they
 /// differ, and where they could not be compared.
@@ -34,6 +35,20 @@ struct Finding {
     detail: String,
 }
 
+/// Whether browsers take the certificate now.
+fn certificate(files: &TlsFiles, config: &Config) -> Result<String, String> {
+    let certificates = Certificates::open(files).map_err(|error| error.to_string())?;
+    let (now, validity, name) = (clock::now(), certificates.validity(), files.cert.display());
+    if let Some(host) = config.server.public_url.as_ref().and_then(|url| url.host_str()).filter(|host| !certificates.is_for(host)) {
+        return Err(format!("{name} is not for {host}, the host of PUBLIC_URL: get one that is"));
+    }
+    let said = format!("{name} {}", validity.show(now));
+    match validity.standing(now) {
+        Standing::Good | Standing::EndsSoon => Ok(said),
+        Standing::Ended | Standing::NotYet => Err(said),
+    }
+}
+
 /// Opens everything and says what works.
 pub(super) async fn run(config: Config, as_json: bool) -> Result<ExitCode, Sorry> {
     let mut findings = Vec::new();
@@ -45,6 +60,9 @@ pub(super) async fn run(config: Config, as_json: bool) -> Result<ExitCode, Sorry
         findings.push(Finding { what, ok, detail });
     };
     find("listener".into(), config.refuse_insecure().map(|()| config.server.listen.to_string()).map_err(|error| error.to_string()));
+    if let Some(files) = &config.server.tls {
+        find("certificate".into(), certificate(files, &config));
+    }
     find(
         "networks".into(),
         config.require_networks().map(|()| format!("{} configured", config.networks.len())).map_err(|error| error.to_string()),

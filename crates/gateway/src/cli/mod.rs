@@ -6,6 +6,7 @@
 mod args;
 mod check;
 mod credentials;
+mod health;
 mod notify;
 mod people;
 mod safe;
@@ -13,6 +14,7 @@ mod terminal;
 mod wallet;
 
 use std::io::IsTerminal as _;
+use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,7 +23,7 @@ use clap::Parser as _;
 use serde_json::json;
 use tidegate_rules::block::Network;
 use tokio::net::TcpListener;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
 use self::args::{Cli, Command, ConfigArgs};
@@ -37,6 +39,7 @@ use crate::orders::part_named;
 use crate::people::{Doer, REASON_MAX};
 use crate::start::{self, Sorry};
 use crate::store::Migrate;
+use crate::tls::{self, Certificates};
 
 /// How long everything may take to end after SIGTERM.
 const END_MAX: Duration = Duration::from_millis(4_800);
@@ -79,6 +82,20 @@ fn keep_memory_private() {
 #[cfg(not(target_os = "linux"))]
 const fn keep_memory_private() {}
 
+/// As many files as the operating system lets this process have: each connection is one, and the usual
+/// 1,024 are far fewer than the connections that are taken in.
+#[cfg(target_os = "linux")]
+fn open_many_files() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }) {
+        tracing::warn!(%error, "the limit of open files could not be raised; few connections are taken in at a time");
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+const fn open_many_files() {}
+
 async fn run(command: Command) -> Result<ExitCode, Sorry> {
     let done = Ok(ExitCode::SUCCESS);
     match command {
@@ -95,6 +112,7 @@ async fn run(command: Command) -> Result<ExitCode, Sorry> {
         }
         Command::Check { config, books: true, json } => check::books(&config, json).await,
         Command::Check { config, books: false, json } => check::run(read_config(&config, Overrides::default())?, json).await,
+        Command::Health { config, live, url } => health::run(&config, url, if live { "/health/live" } else { "/health/ready" }).await,
         Command::Scan { config, network, from, to, json } => {
             scan(&config, &network, from, to, json).await?;
             done
@@ -169,33 +187,73 @@ async fn serve(config: Config, migrate: Migrate) -> Result<(), Sorry> {
     config.refuse_insecure()?;
     config.require_networks()?;
     let stop = stop_on_signal()?;
+    let hang_up = signal(SignalKind::hangup())?;
+    open_many_files();
     let mut config = config;
-    let listener = TcpListener::bind(config.server.listen)
-        .await
-        .map_err(|error| Sorry(format!("LISTEN_ADDR {}: {error}; choose an address and port that are free", config.server.listen)))?;
+    let certificates = certificates(&config)?;
+    let listener = bind("LISTEN_ADDR", config.server.listen).await?;
     let address = listener.local_addr()?;
-    let for_metrics = metrics_listener(&config).await?;
+    let for_metrics = bind_some("METRICS_ADDR", config.metrics.addr.filter(|_| config.metrics.enabled)).await?;
+    let for_redirects = bind_some("REDIRECT_LISTEN_ADDR", config.server.redirect_listen).await?;
     // Port 0 takes a free one: links must name it.
     config.server.listen = address;
     let gateway = start::checked_gateway(config, migrate).await?;
     let loops = tokio::spawn(Arc::clone(&gateway).run(stop.clone()));
-    say(&format!("listening on http://{address}"));
+    say(&format!("listening on {}://{address}", if certificates.is_some() { "https" } else { "http" }));
     if let Some(listener) = for_metrics {
         say(&format!("metrics on http://{}/metrics", listener.local_addr()?));
         tokio::spawn(http::serve_metrics(Arc::clone(&gateway), listener, stop.clone()));
     }
+    if let Some(listener) = for_redirects {
+        say(&format!("redirecting from http://{}", listener.local_addr()?));
+        tokio::spawn(http::serve_redirect(Arc::clone(&gateway), listener, stop.clone()));
+    }
     let store = gateway.store.clone();
-    http::serve(gateway, listener, stop).await?;
+    match certificates {
+        Some(certificates) => {
+            tokio::spawn(tls::keep(Arc::clone(&gateway), Arc::clone(&certificates), hang_up, stop.clone()));
+            http::serve_tls(gateway, listener, certificates, stop).await?;
+        }
+        None => {
+            tokio::spawn(outlive_hang_ups(hang_up));
+            http::serve(gateway, listener, stop).await?;
+        }
+    }
     let _ = loops.await;
     store.close().await;
     Ok(())
 }
 
-/// A listener of their own for the metrics, where one is wanted.
-async fn metrics_listener(config: &Config) -> Result<Option<TcpListener>, Sorry> {
-    let Some(address) = config.metrics.addr.filter(|_| config.metrics.enabled) else { return Ok(None) };
+/// The certificate of the configuration, if it names one. What is wrong with it and ends by itself,
+/// or hurts browsers alone, is only told: payments are followed all the same.
+fn certificates(config: &Config) -> Result<Option<Arc<Certificates>>, Sorry> {
+    let Some(files) = &config.server.tls else { return Ok(None) };
+    let certificates = Certificates::open(files)?;
+    let host = config.server.public_url.as_ref().and_then(|url| url.host_str());
+    if let Some(host) = host.filter(|host| !certificates.is_for(host)) {
+        tracing::warn!("the certificate {} is not for {host}, the host of PUBLIC_URL: browsers refuse it", files.cert.display());
+    }
+    Ok(Some(Arc::new(certificates)))
+}
+
+/// SIGHUP would end the process. Without a certificate there is nothing to read again.
+async fn outlive_hang_ups(mut hang_up: Signal) {
+    while hang_up.recv().await.is_some() {
+        tracing::info!("SIGHUP: there is no certificate to read again; a new configuration is read at the next start");
+    }
+}
+
+/// A listener, or a sentence that names what it was asked for by.
+async fn bind(name: &str, address: SocketAddr) -> Result<TcpListener, Sorry> {
     let bound = TcpListener::bind(address).await;
-    bound.map(Some).map_err(|error| Sorry(format!("METRICS_ADDR {address}: {error}; choose an address and port that are free")))
+    bound.map_err(|error| Sorry(format!("{name} {address}: {error}; choose an address and port that are free")))
+}
+
+async fn bind_some(name: &str, address: Option<SocketAddr>) -> Result<Option<TcpListener>, Sorry> {
+    match address {
+        Some(address) => bind(name, address).await.map(Some),
+        None => Ok(None),
+    }
 }
 
 async fn run_dev(options: dev::Options) -> Result<(), Sorry> {

@@ -57,7 +57,7 @@ impl Problems {
 
 /// Names that are asked for where they do not belong.
 const ELSEWHERE: [(&str, &str); 14] = [
-    ("tls", "Tidegate does not end TLS itself; put a proxy in front and set `public_url` to its https address"),
+    ("tls", "they are `tls_cert` and `tls_key` in [server], each the name of a file in PEM"),
     ("master_key", "it does not belong into a file of settings; set WALLET_MASTER_KEY or WALLET_MASTER_KEY_FILE"),
     ("wallet_master_key", "it does not belong into a file of settings; set WALLET_MASTER_KEY or WALLET_MASTER_KEY_FILE"),
     ("encryption_salt", "set the environment variable ENCRYPTION_SALT"),

@@ -77,7 +77,15 @@ fn amount(text: &str) -> Amount {
 fn nothing_at_all_is_the_contracts_defaults() {
     let config = load("", "").unwrap();
     assert_eq!(config.database.url.to_string(), "sqlite://./usdt_payments.db");
-    assert_eq!(config.server, Server { listen: "127.0.0.1:8001".parse().unwrap(), public_url: None, trusted_proxies: vec![] });
+    let server = Server {
+        listen: "127.0.0.1:8001".parse().unwrap(),
+        public_url: None,
+        tls: None,
+        redirect_listen: None,
+        trusted_proxies: vec![],
+        proxy_header: ProxyHeader::XForwarded,
+    };
+    assert_eq!(config.server, server);
     assert_eq!(config.log, Log { level: "info".into(), format: LogFormat::Pretty });
     assert_eq!(config.metrics, Metrics { enabled: true, addr: None });
     assert_eq!(
@@ -346,7 +354,7 @@ fn a_key_that_is_not_known_is_named_with_the_nearest_one() {
         [log] / colour = 1                  | `log.colour` in tidegate.toml, line 2: expected one of `format`, `level`
         database_url = "sqlite://x"         | `database_url` in tidegate.toml, line 1: it is `url` in [database]
         redis_url = "redis://x"             | `redis_url` in tidegate.toml, line 1: set the environment variable REDIS_URL
-        [server.tls] / cert = "x"           | `server.tls` in tidegate.toml, line 1: Tidegate does not end TLS itself; put a proxy in front and set `public_url` to its https address
+        [server.tls] / cert = "x"           | `server.tls` in tidegate.toml, line 1: they are `tls_cert` and `tls_key` in [server], each the name of a file in PEM
         WALLET_MASTER_KEY = "x"             | `WALLET_MASTER_KEY` in tidegate.toml, line 1: it does not belong into a file of settings; set WALLET_MASTER_KEY or WALLET_MASTER_KEY_FILE"#;
     for line in table.lines().map(str::trim).filter(|line| !line.is_empty()) {
         let (file, expected) = line.split_once('|').unwrap();
@@ -532,12 +540,51 @@ fn a_listener_in_public_needs_https() {
             Err(error) => assert_eq!(
                 error.to_string(),
                 format!(
-                    "LISTEN_ADDR: other machines can reach {listen}, so expected an https PUBLIC_URL, found {expected}; put a proxy that \
-                     ends TLS in front and set PUBLIC_URL to its https address, or listen on 127.0.0.1"
+                    "LISTEN_ADDR: other machines can reach {listen}, so expected tls_cert and tls_key or an https PUBLIC_URL, found \
+                     {expected}; name a certificate in [server], or put a proxy that ends TLS in front and set PUBLIC_URL to its https \
+                     address, or listen on 127.0.0.1"
                 )
             ),
         }
     }
+}
+
+const TLS: &str = "[server]\ntls_cert = '/c.pem'\ntls_key = '/k.pem'\n";
+
+#[test]
+fn a_certificate_and_what_goes_with_it() {
+    // Environment, file, and the end of the sentence.
+    let table = [
+        ("TLS_CERT_FILE=/c.pem", "", "found only `tls_cert`"),
+        ("TLS_KEY_FILE=/k.pem", "", "found only `tls_key`"),
+        ("TLS_KEY_FILE=/k.pem", "[server]\ntls_cert = 5", "expected the name of a file, found the number 5"),
+        ("PUBLIC_URL=http://x.example", TLS, "found an http one; write https:// or take out `tls_cert` and `tls_key`"),
+        ("REDIRECT_LISTEN_ADDR=0.0.0.0:80", "", "with a proxy that ends TLS, let the proxy do it"),
+        ("TRUSTED_PROXIES=127.0.0.1 10.0.0.0/8", "", "found the text \"127.0.0.1 10.0.0.0/8\""),
+        ("", "[server]\nproxy_header = 'x-real-ip'", "expected \"x-forwarded-for\" or \"forwarded\", found the text \"x-real-ip\""),
+    ];
+    for (env, file, end) in table {
+        let found = load(env, file).unwrap_err();
+        assert!(found.problems().iter().any(|problem| problem.ends_with(end)), "{env} {file}: {found}");
+    }
+
+    let own = load("LISTEN_ADDR=0.0.0.0:443", TLS).unwrap();
+    assert_eq!(own.server.tls, Some(TlsFiles { cert: "/c.pem".into(), key: "/k.pem".into() }));
+    assert!(own.refuse_insecure().is_ok() && own.server.is_https());
+    assert_eq!(own.server.origin(), "https://0.0.0.0:443");
+    assert!(own.warnings.iter().any(|warning| warning.contains("PUBLIC_URL is not set")), "{:?}", own.warnings);
+
+    let named = load("PUBLIC_URL=https://pay.example\nTLS_KEY_FILE=/other.pem\nREDIRECT_LISTEN_ADDR=0.0.0.0:80", TLS).unwrap();
+    assert_eq!(
+        named.server.tls,
+        Some(TlsFiles { cert: "/c.pem".into(), key: "/other.pem".into() }),
+        "the environment goes before the file"
+    );
+    assert_eq!((named.server.origin().as_str(), named.warnings.len()), ("https://pay.example", 0));
+    assert_eq!(load("", "").unwrap().server.origin(), "http://127.0.0.1:8001");
+
+    let proxies = load("TRUSTED_PROXIES=127.0.0.1, fd00::/8", "[server]\ntrusted_proxies = ['10.0.0.0/8']").unwrap().server.trusted_proxies;
+    assert_eq!(proxies.iter().map(ToString::to_string).collect::<Vec<_>>(), ["127.0.0.1/32", "fd00::/8"]);
 }
 
 const SECRET_ENV: &str = "
@@ -800,6 +847,24 @@ fn secrets_of_notifications_may_be_in_files() {
     assert_eq!(error, "TELEGRAM_BOT_TOKEN_FILE: expected a file with a secret in it, found an empty one");
     let error = read("SMTP_PASSWORD_FILE=/nowhere/at/all", Some(&settings)).unwrap_err().to_string();
     assert!(error.starts_with("SMTP_PASSWORD_FILE: expected a readable file at /nowhere/at/all, found none"), "{error}");
+}
+
+#[test]
+fn whatever_may_hold_a_secret_may_be_in_a_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let (settings, secret) = (dir.path().join("own.toml"), dir.path().join("url"));
+    std::fs::write(&settings, "").unwrap();
+    std::fs::write(&secret, "postgres://tidegate:hunter2@db.example/books\n").unwrap();
+    let config = read(&format!("DATABASE_URL_FILE={}", secret.display()), Some(&settings)).unwrap();
+    assert_eq!(config.database.url.expose(), "postgres://tidegate:hunter2@db.example/books");
+    std::fs::write(&secret, "redis://:hunter2@cache/").unwrap();
+    assert!(read(&format!("REDIS_URL_FILE={}", secret.display()), Some(&settings)).unwrap().redis_url.is_some());
+    std::fs::write(&secret, "http://node.example/hunter2").unwrap();
+    assert_eq!(urls(&read(&format!("TRON_RPC_URL_FILE={}", secret.display()), Some(&settings)).unwrap().networks[0]).len(), 1);
+
+    let both = |name: &str| name.starts_with("REDIS_URL").then(|| "redis://:hunter2@x".to_owned());
+    let error = Config::from_files(Overrides::default(), Some(&settings), &both).unwrap_err().to_string();
+    assert_eq!(error, "REDIS_URL: expected this variable or REDIS_URL_FILE, found both; unset one of them");
 }
 
 #[test]

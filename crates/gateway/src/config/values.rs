@@ -11,7 +11,7 @@ use tidegate_rules::time::Span;
 use tidegate_rules::wallet::WalletKind;
 use url::Url;
 
-use super::{DatabaseUrl, Kind, LogFormat, Reconcile, SecretText, SecretUrl};
+use super::{DatabaseUrl, Kind, LogFormat, ProxyHeader, Reconcile, SecretText, SecretUrl};
 
 /// What a setting's text may look like.
 pub(super) struct Form<T> {
@@ -173,6 +173,23 @@ pub(super) const SOCKET: Form<SocketAddr> = Form {
     expected: "an address and a port such as \"127.0.0.1:8001\" or \"[::1]:8001\"",
     echo: Echo::Quote,
     parse: |text| text.parse().map_err(|_| Found::Text),
+};
+
+/// A file of this machine.
+pub(super) const PATH: Form<PathBuf> = Form {
+    expected: "the name of a file",
+    echo: Echo::Quote,
+    parse: |text| if text.is_empty() { Err(Found::Text) } else { Ok(PathBuf::from(text)) },
+};
+
+pub(super) const PROXY_HEADER: Form<ProxyHeader> = Form {
+    expected: "\"x-forwarded-for\" or \"forwarded\"",
+    echo: Echo::Quote,
+    parse: |text| match text.to_ascii_lowercase().as_str() {
+        "x-forwarded-for" => Ok(ProxyHeader::XForwarded),
+        "forwarded" => Ok(ProxyHeader::Forwarded),
+        _ => Err(Found::Text),
+    },
 };
 
 /// The address that payers and shops see.

@@ -1,6 +1,6 @@
 //! The OpenAPI document, made from the calls themselves, and a page to read it offline.
 
-use axum::Router;
+use axum::{Router, middleware};
 use utoipa::openapi::path::Operation;
 use utoipa::openapi::security::{ApiKey, ApiKeyValue, Http, HttpAuthScheme, SecurityScheme};
 use utoipa::openapi::{ContentBuilder, Ref, RefOr, ResponseBuilder};
@@ -9,7 +9,9 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 use utoipa_swagger_ui::SwaggerUi;
 
-use super::{App, ProblemBody, api, chain, credentials, customers, events, inbox, login, notices, orders, people, plans, safe, wallets};
+use super::{
+    App, ProblemBody, api, chain, credentials, customers, events, inbox, login, notices, orders, people, plans, safe, security, wallets,
+};
 
 /// What the document says besides its calls.
 #[derive(OpenApi)]
@@ -169,7 +171,7 @@ fn calls() -> OpenApiRouter<App> {
 
 /// `/openapi.json` and `/docs`.
 pub fn pages(document: utoipa::openapi::OpenApi) -> Router {
-    Router::new().merge(SwaggerUi::new("/docs").url("/openapi.json", document))
+    Router::new().merge(SwaggerUi::new("/docs").url("/openapi.json", document)).layer(middleware::from_fn(security::docs))
 }
 
 /// The OpenAPI document as JSON.

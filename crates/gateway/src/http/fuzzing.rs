@@ -1,11 +1,14 @@
 //! Doors for the fuzz targets in `fuzz/` to what is read of a shop's requests. `cargo fuzz` alone
 //! compiles them.
 
-use axum::http::Uri;
+use std::net::{IpAddr, SocketAddr};
+
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Uri};
 use tidegate_rules::amount::Amount;
 
 use super::api::{self, CreateOrder, ListOrders};
-use super::request;
+use super::{forwarded, request};
+use crate::config::{ProxyHeader, Server};
 use crate::orders::Wish;
 use crate::problem::Problem;
 use crate::store::OrderFilter;
@@ -30,4 +33,24 @@ pub fn order_query(uri: &Uri) -> Result<(OrderFilter, u32), Problem> {
 #[must_use]
 pub fn cursor(id: &str) -> Option<String> {
     api::cursor_after(Some(id.to_owned()), 2, 1)
+}
+
+/// Where a request came from, by the header of a proxy in 10.0.0.0/8. Nothing, where the text cannot
+/// be a header's.
+#[must_use]
+pub fn client_address(peer: IpAddr, proxy_header: ProxyHeader, said: &str) -> Option<IpAddr> {
+    let server = Server {
+        listen: SocketAddr::from(([127, 0, 0, 1], 0)),
+        public_url: None,
+        tls: None,
+        redirect_listen: None,
+        trusted_proxies: vec!["10.0.0.0/8".parse().ok()?],
+        proxy_header,
+    };
+    let name = match proxy_header {
+        ProxyHeader::XForwarded => "x-forwarded-for",
+        ProxyHeader::Forwarded => "forwarded",
+    };
+    let headers = HeaderMap::from_iter([(HeaderName::from_static(name), HeaderValue::from_bytes(said.as_bytes()).ok()?)]);
+    Some(forwarded::client_address(peer, &headers, &server))
 }

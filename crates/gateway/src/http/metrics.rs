@@ -13,7 +13,8 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 
 use super::auth::Caller;
-use super::{App, around, stopped};
+use super::listen::{self, Door};
+use super::{App, around};
 use crate::clock;
 use crate::gateway::Gateway;
 use crate::metrics;
@@ -47,5 +48,5 @@ pub async fn serve(gateway: Arc<Gateway>, listener: TcpListener, stop: watch::Re
         .fallback(|| async { Problem::not_found("page or call here; the metrics are at /metrics") })
         .with_state(Arc::clone(&gateway))
         .layer(middleware::from_fn_with_state(gateway, around));
-    axum::serve(listener, router).with_graceful_shutdown(stopped(stop)).await
+    listen::serve(listener, Door::Plain, router, stop).await
 }

@@ -10,6 +10,7 @@ mod credentials;
 mod customers;
 mod docs;
 mod events;
+mod forwarded;
 #[cfg(fuzzing)]
 pub mod fuzzing;
 mod hand_in;
@@ -18,6 +19,7 @@ mod hooks;
 mod idempotency;
 mod inbox;
 mod limits;
+mod listen;
 mod login;
 mod metrics;
 mod notices;
@@ -25,11 +27,12 @@ mod orders;
 mod pay;
 mod people;
 mod plans;
+mod redirect;
 mod request;
 mod safe;
+mod security;
 mod wallets;
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -45,16 +48,20 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use utoipa::ToSchema;
 
+use self::forwarded::{Carried, Peer};
+use self::listen::Door;
 use crate::clock;
 use crate::gateway::Gateway;
 use crate::people::throttle::Throttle;
 use crate::problem::{FieldError, Problem};
+use crate::tls::Certificates;
 
 pub use auth::{SCOPES, hash_key};
 pub use credentials::{KeyPage, KeyView};
 pub use docs::document;
 pub use metrics::serve as serve_metrics;
 pub use people::{UserPage, UserView};
+pub use redirect::serve as serve_redirect;
 pub use wallets::{WalletPage, WalletView};
 
 /// How long requests under way may take after a stop was asked for.
@@ -105,11 +112,13 @@ fn router(app: App) -> Router {
         .layer(middleware::from_fn_with_state(gateway, around))
 }
 
-/// What every answer has: a request id, and a problem in place of a panic.
+/// What every answer has: a request id, what it says to browsers, and a problem in place of a panic.
 async fn around(State(gateway): State<Arc<Gateway>>, request: Request, next: Next) -> Response {
     let id = hex::encode(clock::random::<12>());
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
     let route = request.extensions().get::<MatchedPath>().cloned();
+    let peer = request.extensions().get::<Peer>();
+    let carried = peer.map_or(Carried::Http, |peer| forwarded::carried(*peer, request.headers(), &gateway.config.server));
     let started = tokio::time::Instant::now();
     let scoped = CURRENT.scope(id.clone(), async move {
         // A task of its own turns a panic into an error that can be answered.
@@ -126,8 +135,7 @@ async fn around(State(gateway): State<Arc<Gateway>>, request: Request, next: Nex
     if let Ok(value) = HeaderValue::from_str(&id) {
         headers.insert(REQUEST_ID, value);
     }
-    headers.insert("x-content-type-options", HeaderValue::from_static("nosniff"));
-    headers.insert("referrer-policy", HeaderValue::from_static("no-referrer"));
+    security::complete(headers, carried);
     let (took, status) = (started.elapsed(), response.status().as_u16());
     gateway.metrics.request(method.as_str(), route.as_ref().map_or("none", MatchedPath::as_str), status, took);
     tracing::debug!(request_id = id, %method, path, status, took_us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX), "request");
@@ -191,11 +199,28 @@ impl IntoResponse for Problem {
     }
 }
 
-/// Answers until `stop` says so, then lets requests under way finish.
+/// Answers over plain HTTP until `stop` says so, then lets requests under way finish.
 ///
 /// # Errors
 /// When the listener breaks.
 pub async fn serve(gateway: Arc<Gateway>, listener: TcpListener, stop: watch::Receiver<bool>) -> std::io::Result<()> {
+    serve_at(gateway, listener, Door::Plain, stop).await
+}
+
+/// The same over https, with this certificate.
+///
+/// # Errors
+/// When the listener breaks.
+pub async fn serve_tls(
+    gateway: Arc<Gateway>,
+    listener: TcpListener,
+    certificates: Arc<Certificates>,
+    stop: watch::Receiver<bool>,
+) -> std::io::Result<()> {
+    serve_at(gateway, listener, Door::Tls(certificates), stop).await
+}
+
+async fn serve_at(gateway: Arc<Gateway>, listener: TcpListener, door: Door, stop: watch::Receiver<bool>) -> std::io::Result<()> {
     let app = App {
         limits: Arc::new(limits::Limits::new(&gateway.config.limits)),
         gateway,
@@ -205,10 +230,8 @@ pub async fn serve(gateway: Arc<Gateway>, listener: TcpListener, stop: watch::Re
         tries: Arc::default(),
         stop: stop.clone(),
     };
-    let service = router(app).into_make_service_with_connect_info::<SocketAddr>();
-    let server = axum::serve(listener, service).with_graceful_shutdown(stopped(stop.clone()));
     tokio::select! {
-        outcome = server.into_future() => outcome,
+        outcome = listen::serve(listener, door, router(app), stop.clone()) => outcome,
         () = async { stopped(stop).await; tokio::time::sleep(DRAIN_MAX).await } => Ok(()),
     }
 }

@@ -350,9 +350,7 @@ fn genuine_address(gateway: &Gateway, lease: &Lease, text: &str, tag: &str) -> b
 
 /// The page for the payer.
 fn checkout_url(gateway: &Gateway, id: OrderId) -> String {
-    let base =
-        gateway.config.server.public_url.as_ref().map_or_else(|| format!("http://{}", gateway.config.server.listen), ToString::to_string);
-    format!("{}/pay/{id}", base.trim_end_matches('/'))
+    format!("{}/pay/{id}", gateway.config.server.origin())
 }
 
 /// A link that wallets understand: EIP-681 on EVM; TRON has no standard, so the widespread form.

@@ -277,9 +277,9 @@ impl Gateway {
     pub async fn start(command: &mut Command) -> Self {
         let mut process = Process::start("tidegate", command);
         let base = process
-            .line("listening on http://…", |line| {
+            .line("listening on http…", |line| {
                 let address = line.strip_prefix("listening on ")?.trim();
-                address.starts_with("http://").then(|| address.to_owned())
+                (address.starts_with("http://") || address.starts_with("https://")).then(|| address.to_owned())
             })
             .await;
         Self { base, process }

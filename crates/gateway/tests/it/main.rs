@@ -3,7 +3,7 @@
 //!
 //! First come the actors: [`anvil`] a chain, [`gateway`] the program under test, [`receiver`] a
 //! shop's webhook listener, [`api`] a client, [`postgres`] a database server, [`redis`] a cache,
-//! [`mail`] a mail server, [`shop`] all of them set up together. Then the stories, one module a subject. No test sleeps to
+//! [`mail`] a mail server, [`certificates`] an authority, [`shop`] all of them set up together. Then the stories, one module a subject. No test sleeps to
 //! let something happen: it waits for what it wants to see ([`wait::eventually`]) and fails with the
 //! last thing it saw. Every process has a port of its own choosing, a directory of its own, and dies
 //! with its test.
@@ -28,6 +28,7 @@
 
 mod anvil;
 mod api;
+mod certificates;
 mod evm;
 mod gateway;
 mod mail;
@@ -45,10 +46,12 @@ mod api_errors;
 mod cache;
 mod checkout_browser;
 mod checkout_hash;
+mod deploy;
 mod dev;
 mod doors;
 mod endpoints;
 mod example_shop;
+mod headers;
 mod hints;
 mod instances;
 mod kill;
@@ -67,4 +70,5 @@ mod scan;
 mod simulation;
 mod start;
 mod store_contract;
+mod tls;
 mod tools;

@@ -3,6 +3,7 @@
 //! its owner.
 
 use std::net::TcpListener;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use tempfile::TempDir;
@@ -13,6 +14,8 @@ use crate::tools;
 pub struct Redis {
     pub port: u16,
     dir: TempDir,
+    /// A configuration file, which has to stand first.
+    config: Option<PathBuf>,
     /// Further arguments.
     more: Vec<String>,
     /// What `redis-cli` needs to be let in.
@@ -35,9 +38,18 @@ impl Redis {
 
     /// A server with further arguments.
     pub async fn start_with(more: &[&str]) -> Self {
+        Self::start_as(None, more).await
+    }
+
+    /// A server as a configuration file says, but for its port and directory.
+    pub async fn configured_by(config: &Path) -> Self {
+        Self::start_as(Some(config.to_owned()), &[]).await
+    }
+
+    async fn start_as(config: Option<PathBuf>, more: &[&str]) -> Self {
         let dir = tempfile::Builder::new().prefix("tidegate-redis-").tempdir().unwrap();
         let more = more.iter().map(|&word| word.to_owned()).collect();
-        let mut redis = Self { port: 0, dir, more, password: None, process: None };
+        let mut redis = Self { port: 0, dir, config, more, password: None, process: None };
         // Between choosing a free port and using it, another process may take it: try again.
         for _ in 0..5 {
             redis.port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
@@ -51,6 +63,7 @@ impl Redis {
     async fn try_start(&mut self) -> bool {
         let mut command = Command::new(tools::redis_server());
         command
+            .args(&self.config)
             .args(["--port", &self.port.to_string(), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--dir"])
             .arg(self.dir.path())
             .args(&self.more);

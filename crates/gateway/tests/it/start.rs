@@ -24,6 +24,7 @@ const COMMANDS: &[&[&str]] = &[
     &["demo"],
     &["serve"],
     &["check"],
+    &["health"],
     &["migrate"],
     &["wallet"],
     &["wallet", "generate"],
