@@ -110,6 +110,7 @@ fn calls() -> OpenApiRouter<App> {
         .routes(routes!(orders::admin_confirm_order))
         .routes(routes!(orders::admin_cancel_order))
         .routes(routes!(events::list_events))
+        .routes(routes!(events::admin_list_events))
         .routes(routes!(events::list_deliveries))
         .routes(routes!(events::get_delivery))
         .routes(routes!(events::retry_delivery))

@@ -23,7 +23,7 @@ use crate::clock;
 use crate::gateway::Wake;
 use crate::orders::{self, hash_text};
 use crate::problem::Problem;
-use crate::store::{AttemptRow, AuditFilter, DeliveryFilter, DeliveryRow, EventRow, OrderRow};
+use crate::store::{AttemptRow, AuditFilter, DeliveryFilter, DeliveryRow, EventFilter, EventRow, OrderRow};
 use crate::transactions;
 
 /// The most rows of the audit log that an order's story shows.
@@ -98,18 +98,95 @@ pub async fn list_events(State(app): State<App>, caller: Caller, Params(query): 
     caller.require(Scope::OrdersRead)?;
     let limit = limit(query.limit)?;
     let kind = query.kind.map(|name| event_type("type", &name)).transpose()?;
-    let store = &app.gateway.store;
+    let after = place(&app, query.after).await?;
+    let filter = EventFilter { merchant: Some(caller.merchant()?), order: None, kind };
+    let (rows, next_cursor) = page(&app, filter, after, limit).await?;
+    Ok(Answer::json(StatusCode::OK, &EventPage { data: rows.into_iter().map(EventView::from).collect(), next_cursor }))
+}
+
+/// The place in the order of commits that `after` names: a sequence, or the id of an event.
+async fn place(app: &App, after: Option<String>) -> Result<i64, Problem> {
     let expected = || Problem::invalid("after", "expected the sequence or the id of an event");
-    let after = match query.after {
-        None => 0,
-        Some(id) if id.starts_with("evt_") => store.event_seq(&id).await?.ok_or_else(expected)?,
-        Some(number) => number.parse::<i64>().ok().filter(|number| *number >= 0).ok_or_else(expected)?,
-    };
-    let mut rows = store.events(caller.merchant()?, after, kind, i64::from(limit).saturating_add(1)).await?;
+    match after {
+        None => Ok(0),
+        Some(id) if id.starts_with("evt_") => app.gateway.store.event_seq(&id).await?.ok_or_else(expected),
+        Some(number) => number.parse::<i64>().ok().filter(|number| *number >= 0).ok_or_else(expected),
+    }
+}
+
+/// A page of events, and the sequence that asks for the next.
+async fn page(app: &App, filter: EventFilter, after: i64, limit: u32) -> Result<(Vec<EventRow>, Option<String>), Problem> {
+    let mut rows = app.gateway.store.events(filter, after, i64::from(limit).saturating_add(1)).await?;
     let more = u32::try_from(rows.len()).is_ok_and(|count| count > limit);
     rows.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
     let next_cursor = rows.last().filter(|_| more).map(|row| row.seq.to_string());
-    Ok(Answer::json(StatusCode::OK, &EventPage { data: rows.into_iter().map(EventView::from).collect(), next_cursor }))
+    Ok((rows, next_cursor))
+}
+
+/// One thing that happened, to whichever merchant.
+#[derive(Serialize, ToSchema)]
+pub struct AnyEventView {
+    #[serde(flatten)]
+    event: EventView,
+    /// Whose.
+    #[schema(example = "mer_019a5a0fca7e7bd0a3f2c8e1b4d96f70")]
+    merchant_id: String,
+    /// The order, permanent address or alert that it is about.
+    #[schema(example = "ord_019a5a0fca7e7bd0a3f2c8e1b4d96f70")]
+    subject_id: String,
+}
+
+impl From<EventRow> for AnyEventView {
+    fn from(row: EventRow) -> Self {
+        Self { merchant_id: row.merchant.to_string(), subject_id: row.subject.clone(), event: EventView::from(row) }
+    }
+}
+
+/// A page of everybody's events.
+#[derive(Serialize, ToSchema)]
+pub struct AnyEventPage {
+    /// Oldest first, in the order of commits.
+    data: Vec<AnyEventView>,
+    /// The `sequence` to ask for with `after` next; null while there is nothing more.
+    next_cursor: Option<String>,
+}
+
+/// Which of everybody's events to list.
+#[derive(Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct ListAnyEvents {
+    /// Those after this `sequence`, or after the event of this id; without it, from the first.
+    after: Option<String>,
+    /// Of this type, such as `order.paid`.
+    #[serde(rename = "type")]
+    kind: Option<String>,
+    /// Of this merchant.
+    merchant_id: Option<String>,
+    /// About this order, or this permanent address.
+    order_id: Option<String>,
+    /// How many, 1 to 200.
+    limit: Option<u32>,
+}
+
+/// List everything that happened to anybody, in the order of commits
+///
+/// As `GET /api/v1/events`, for operators: across merchants, with whose each event is and what it is
+/// about.
+#[utoipa::path(get, path = "/api/v1/admin/events", tag = "events", params(ListAnyEvents),
+    responses((status = 200, body = AnyEventPage), (status = 401, body = ProblemBody), (status = 403, body = ProblemBody), (status = 422, body = ProblemBody), (status = 503, body = ProblemBody)))]
+pub async fn admin_list_events(State(app): State<App>, caller: Caller, Params(query): Params<ListAnyEvents>) -> Result<Answer, Problem> {
+    caller.may(Permission::AllOrdersRead)?;
+    let limit = limit(query.limit)?;
+    let order = |text: String| text.parse().map_err(|_| Problem::invalid("order_id", "expected an order's id, such as ord_…"));
+    let filter = EventFilter {
+        merchant: query.merchant_id.map(|text| merchant_id("merchant_id", &text)).transpose()?,
+        order: query.order_id.map(order).transpose()?,
+        kind: query.kind.map(|name| event_type("type", &name)).transpose()?,
+    };
+    let after = place(&app, query.after).await?;
+    let (rows, next_cursor) = page(&app, filter, after, limit).await?;
+    Ok(Answer::json(StatusCode::OK, &AnyEventPage { data: rows.into_iter().map(AnyEventView::from).collect(), next_cursor }))
 }
 
 pub(super) fn event_type(pointer: &str, name: &str) -> Result<EventType, Problem> {

@@ -3,7 +3,7 @@
 use sqlx::Row as _;
 use sqlx::any::AnyRow;
 use tidegate_rules::changes::DeliveryState;
-use tidegate_rules::id::{DeliveryId, MerchantId};
+use tidegate_rules::id::{DeliveryId, MerchantId, OrderId};
 use tidegate_rules::notify::EventType;
 use tidegate_rules::time::{Span, Time};
 
@@ -11,6 +11,39 @@ use super::apply::EVENTS_LOCK;
 use super::read::{Arg, IN_MAX, Where};
 use super::rows::{Found, event, number, number_some, parse, small, time, time_some};
 use super::{Engine, EventRow, Store, StoreError};
+
+/// Which events to list.
+#[derive(Clone, Debug, Default)]
+pub struct EventFilter {
+    /// One merchant's; everybody's without it.
+    pub merchant: Option<MerchantId>,
+    /// About this order.
+    pub order: Option<OrderId>,
+    /// Of this type.
+    pub kind: Option<EventType>,
+}
+
+impl EventFilter {
+    /// The one query, without its limit. The narrowest filter leads: the others are kept from SQLite's
+    /// planner, which knows nothing of how many rows there are.
+    fn query(self, engine: Engine, after: i64, horizon: i64) -> Where {
+        let aside = |another_leads: bool| another_leads && engine == Engine::Sqlite;
+        let (by_order, by_merchant) = (self.order.is_some(), self.merchant.is_some());
+        let mut query = Where::new("SELECT * FROM events");
+        query.and("subject_id = ?", self.order.map(|order| Arg::Text(order.to_string())));
+        query.and(
+            if aside(by_order) { "COALESCE(merchant_id, '') = ?" } else { "merchant_id = ?" },
+            self.merchant.map(|merchant| Arg::Text(merchant.to_string())),
+        );
+        query.and(
+            if aside(by_order || by_merchant) { "COALESCE(kind, '') = ?" } else { "kind = ?" },
+            self.kind.map(|kind| Arg::Text(kind.name().into())),
+        );
+        query.and("seq > ?", Some(Arg::Number(after)));
+        query.and("seq <= ?", Some(Arg::Number(horizon)));
+        query.then("ORDER BY seq")
+    }
+}
 
 /// Which deliveries to list.
 #[derive(Clone, Debug, Default)]
@@ -101,16 +134,16 @@ impl Store {
         Ok(horizon)
     }
 
-    /// A merchant's events after a place in the order of commits, in that order. None that is
-    /// committed later has a place among them.
-    pub async fn events(&self, merchant: MerchantId, after: i64, kind: Option<EventType>, limit: i64) -> Found<Vec<EventRow>> {
+    /// Events after a place in the order of commits, in that order. None that is committed later has a
+    /// place among them.
+    pub async fn events(&self, filter: EventFilter, after: i64, limit: i64) -> Found<Vec<EventRow>> {
         let horizon = self.events_horizon(after).await?;
-        let mut query = Where::new("SELECT seq, id, kind, at, body FROM events");
-        query.and("seq <= ?", Some(Arg::Number(horizon)));
-        query.and("merchant_id = ?", Some(Arg::Text(merchant.to_string())));
-        query.and("seq > ?", Some(Arg::Number(after)));
-        query.and("kind = ?", kind.map(|kind| Arg::Text(kind.name().into())));
-        query.then(&format!("ORDER BY seq LIMIT {limit}")).fetch(self).await?.iter().map(event).collect()
+        filter.query(self.engine, after, horizon).then(&format!("LIMIT {limit}")).fetch(self).await?.iter().map(event).collect()
+    }
+
+    /// How the database would look for such a page, in its own words: for whoever tends the indexes.
+    pub async fn explain_events(&self, filter: EventFilter, limit: i64) -> Found<Vec<String>> {
+        filter.query(self.engine, 0, i64::MAX).then(&format!("LIMIT {limit}")).explain(self).await
     }
 
     /// A page of deliveries, newest first.

@@ -29,7 +29,7 @@ use tidegate_rules::time::Time;
 use tokio::sync::{mpsc, oneshot};
 
 pub use chain::{BalanceRow, HintRow, JobRow, JobStatus};
-pub use events::{AttemptRow, DeliveryFilter, DeliveryRow};
+pub use events::{AttemptRow, DeliveryFilter, DeliveryRow, EventFilter};
 pub use fuse::{Fuse, Side};
 pub use inbox::{InboxFilter, InboxRow, NewInbox, Outcome};
 pub use notices::{EventCount, NoticeFilter, NoticeRow, TellingRow, TemplateRow};

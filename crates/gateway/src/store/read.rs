@@ -171,6 +171,16 @@ impl Where {
         }
         Ok(query.fetch_all(&store.readers).await?)
     }
+
+    /// How the database would do it, in its own words.
+    pub(super) async fn explain(mut self, store: &Store) -> Found<Vec<String>> {
+        let (explain, column) = match store.engine {
+            Engine::Sqlite => ("EXPLAIN QUERY PLAN ", "detail"),
+            Engine::Postgres => ("EXPLAIN ", "QUERY PLAN"),
+        };
+        self.sql.insert_str(0, explain);
+        self.fetch(store).await?.iter().map(|row| Ok(row.try_get(column)?)).collect()
+    }
 }
 
 impl Store {
@@ -516,13 +526,7 @@ impl Store {
 
     /// How the database would look for such a page, in its own words: for whoever tends the indexes.
     pub async fn explain_orders(&self, filter: OrderFilter, limit: i64) -> Found<Vec<String>> {
-        let (explain, column) = match self.engine {
-            Engine::Sqlite => ("EXPLAIN QUERY PLAN ", "detail"),
-            Engine::Postgres => ("EXPLAIN ", "QUERY PLAN"),
-        };
-        let mut query = filter.query(self.engine).then(&format!("LIMIT {limit}"));
-        query.sql.insert_str(0, explain);
-        query.fetch(self).await?.iter().map(|row| Ok(row.try_get(column)?)).collect()
+        filter.query(self.engine).then(&format!("LIMIT {limit}")).explain(self).await
     }
 
     /// Adds leases and transfers to rows of orders.
@@ -555,7 +559,7 @@ impl Store {
 
     /// The events of an order after a place in the order of commits.
     pub async fn order_events(&self, id: OrderId, after: i64) -> Found<Vec<EventRow>> {
-        let rows = sqlx::query("SELECT seq, id, kind, at, body FROM events WHERE subject_id = $1 AND seq > $2 ORDER BY seq")
+        let rows = sqlx::query("SELECT * FROM events WHERE subject_id = $1 AND seq > $2 ORDER BY seq")
             .bind(id.to_string())
             .bind(after)
             .fetch_all(&self.readers)

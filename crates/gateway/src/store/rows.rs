@@ -225,6 +225,10 @@ pub struct EventRow {
     pub kind: String,
     /// When.
     pub at: Time,
+    /// Whose.
+    pub merchant: MerchantId,
+    /// What it is about, by its id.
+    pub subject: String,
     /// The body of its webhook.
     pub body: String,
 }
@@ -413,6 +417,8 @@ pub(super) fn event(row: &AnyRow) -> Found<EventRow> {
         id: row.try_get("id")?,
         kind: row.try_get("kind")?,
         at: time(row, "at")?,
+        merchant: parse(row, "merchant_id")?,
+        subject: row.try_get("subject_id")?,
         body: row.try_get("body")?,
     })
 }
