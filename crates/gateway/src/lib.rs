@@ -41,3 +41,4 @@ pub mod sources;
 pub mod start;
 pub mod store;
 pub mod transactions;
+pub mod webhook_endpoints;

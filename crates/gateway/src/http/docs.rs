@@ -9,7 +9,10 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 use utoipa_swagger_ui::SwaggerUi;
 
-use super::{App, ProblemBody, api, chain, credentials, customers, events, inbox, login, notices, orders, people, plans, safe, wallets};
+use super::{
+    App, ProblemBody, api, chain, credentials, customers, events, inbox, login, notices, orders, people, plans, safe, wallets,
+    webhook_endpoints,
+};
 
 /// What the document says besides its calls.
 #[derive(OpenApi)]
@@ -153,6 +156,10 @@ fn calls() -> OpenApiRouter<App> {
         .routes(routes!(credentials::list_merchants, credentials::add_merchant))
         .routes(routes!(credentials::get_merchant, credentials::put_merchant))
         .routes(routes!(credentials::rotate_secret))
+        .routes(routes!(webhook_endpoints::list_endpoints, webhook_endpoints::add_endpoint))
+        .routes(routes!(webhook_endpoints::get_endpoint, webhook_endpoints::put_endpoint, webhook_endpoints::remove_endpoint))
+        .routes(routes!(webhook_endpoints::rotate_endpoint_secret))
+        .routes(routes!(webhook_endpoints::test_endpoint))
         .routes(routes!(credentials::list_keys, credentials::add_key))
         .routes(routes!(credentials::revoke_key))
         .routes(routes!(people::list_users, people::add_user))

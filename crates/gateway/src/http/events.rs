@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tidegate_rules::audit::Action;
 use tidegate_rules::changes::DeliveryState;
-use tidegate_rules::id::{DeliveryId, MerchantId};
+use tidegate_rules::id::{DeliveryId, EndpointId, MerchantId};
 use tidegate_rules::notify::EventType;
 use tidegate_rules::people::Permission;
 use tidegate_rules::time::Time;
@@ -308,6 +308,9 @@ pub struct DeliveryView {
     subject_id: String,
     /// Where it goes. A query, which may hold a secret, is left out.
     url: String,
+    /// The webhook endpoint that it goes to; null for the merchant's `webhook_url`, or the order's
+    /// `callback_url`.
+    endpoint_id: Option<String>,
     /// `due`, `delivered` or `failed`.
     #[schema(example = "delivered")]
     status: String,
@@ -334,6 +337,7 @@ impl From<&DeliveryRow> for DeliveryView {
             merchant_id: row.merchant.to_string(),
             subject_id: row.subject.clone(),
             url: row.url.split(['?', '#']).next().unwrap_or_default().to_owned(),
+            endpoint_id: row.endpoint.map(|id| id.to_string()),
             status: match row.state {
                 DeliveryState::Due(_) => "due",
                 DeliveryState::Delivered => "delivered",
@@ -416,6 +420,8 @@ pub struct ListDeliveries {
     subject_id: Option<String>,
     /// Of this event.
     event_id: Option<String>,
+    /// To this webhook endpoint.
+    endpoint_id: Option<String>,
     /// Of events from this time on, RFC 3339.
     from: Option<String>,
     /// Of events up to this time, RFC 3339.
@@ -428,6 +434,10 @@ pub struct ListDeliveries {
 
 fn merchant_id(pointer: &str, text: &str) -> Result<MerchantId, Problem> {
     text.parse().map_err(|_| Problem::invalid(pointer, "expected a merchant's id, such as mer_…"))
+}
+
+fn endpoint_id(pointer: &str, text: &str) -> Result<EndpointId, Problem> {
+    text.parse().map_err(|_| Problem::invalid(pointer, "expected a webhook endpoint's id, such as whe_…"))
 }
 
 /// List outgoing webhooks and what became of them, newest first
@@ -445,6 +455,7 @@ pub async fn list_deliveries(State(app): State<App>, caller: Caller, Params(quer
         merchant: query.merchant_id.map(|text| merchant_id("merchant_id", &text)).transpose()?,
         subject: query.subject_id,
         event: query.event_id,
+        endpoint: query.endpoint_id.map(|text| endpoint_id("endpoint_id", &text)).transpose()?,
         from: moment("from", query.from)?,
         to: moment("to", query.to)?,
         before: read_cursor(query.cursor)?,
@@ -481,12 +492,17 @@ pub async fn get_delivery(State(app): State<App>, caller: Caller, Path(id): Path
 ///
 /// Now and once, whatever its status; the tries of its schedule are kept.
 #[utoipa::path(post, path = "/api/v1/admin/webhook-deliveries/{id}/retry", tag = "events", params(("id" = String, Path), ("Idempotency-Key" = Option<String>, Header)),
-    responses((status = 202, body = DeliveryView), (status = 401, body = ProblemBody), (status = 403, body = ProblemBody), (status = 404, body = ProblemBody), (status = 409, body = ProblemBody), (status = 413, body = ProblemBody), (status = 422, body = ProblemBody), (status = 503, body = ProblemBody)))]
+    responses((status = 202, body = DeliveryView), (status = 401, body = ProblemBody), (status = 403, body = ProblemBody), (status = 404, body = ProblemBody), (status = 409, description = "endpoint_removed, idempotency_conflict", body = ProblemBody), (status = 413, body = ProblemBody), (status = 422, body = ProblemBody), (status = 503, body = ProblemBody)))]
 pub async fn retry_delivery(State(app): State<App>, caller: Caller, Path(id): Path<String>, body: RawBody) -> Result<Response, Problem> {
     caller.may(Permission::AllOrdersWrite)?;
     answer(&app, &caller, &body, async |_: Option<Keeper>| {
         let row = delivery(&app, &id).await?;
-        app.gateway.store.send_again(&[row.id], clock::now()).await?;
+        if app.gateway.store.send_again(&[row.id], clock::now()).await? == 0 {
+            return Err(Problem::conflict(
+                "endpoint_removed",
+                "the endpoint that this went to was removed: nothing is sent there any more",
+            ));
+        }
         app.gateway.signal(Wake::Delivery);
         let row = delivery(&app, &id).await?;
         Ok((Answer::json(StatusCode::ACCEPTED, &DeliveryView::from(&row)), Kept::NotYet))
@@ -505,12 +521,14 @@ pub struct Resend {
     to: Option<String>,
     /// Of this merchant alone.
     merchant_id: Option<String>,
+    /// To this webhook endpoint alone.
+    endpoint_id: Option<String>,
 }
 
 /// How many are sent again.
 #[derive(Serialize, ToSchema)]
 pub struct Resent {
-    /// So many are due now.
+    /// So many are due now. Those of endpoints that were removed are not.
     count: u64,
     /// There are more than one call takes: call again.
     more: bool,
@@ -527,15 +545,16 @@ pub async fn retry_deliveries(State(app): State<App>, caller: Caller, body: RawB
         let filter = DeliveryFilter {
             status: Some("failed".to_owned()),
             merchant: asked.merchant_id.map(|text| merchant_id("/merchant_id", &text)).transpose()?,
+            endpoint: asked.endpoint_id.map(|text| endpoint_id("/endpoint_id", &text)).transpose()?,
             from: moment("/from", Some(asked.from))?,
             to: moment("/to", asked.to)?.or(Some(now)),
             ..DeliveryFilter::default()
         };
         let rows = app.gateway.store.deliveries(filter, RESEND_MAX.saturating_add(1)).await?;
         let ids: Vec<DeliveryId> = rows.iter().map(|row| row.id).take(usize::try_from(RESEND_MAX).unwrap_or(0)).collect();
-        app.gateway.store.send_again(&ids, now).await?;
+        let count = app.gateway.store.send_again(&ids, now).await?;
         app.gateway.signal(Wake::Delivery);
-        let count = u64::try_from(ids.len()).unwrap_or(u64::MAX);
+        let count = u64::try_from(count).unwrap_or(u64::MAX);
         Ok((Answer::json(StatusCode::ACCEPTED, &Resent { count, more: rows.len() > ids.len() }), Kept::NotYet))
     })
     .await

@@ -28,6 +28,7 @@ mod plans;
 mod request;
 mod safe;
 mod wallets;
+mod webhook_endpoints;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -56,6 +57,7 @@ pub use docs::document;
 pub use metrics::serve as serve_metrics;
 pub use people::{UserPage, UserView};
 pub use wallets::{WalletPage, WalletView};
+pub use webhook_endpoints::{EndpointView, NewEndpointView};
 
 /// How long requests under way may take after a stop was asked for.
 const DRAIN_MAX: Duration = Duration::from_secs(4);

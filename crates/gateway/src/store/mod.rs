@@ -19,6 +19,7 @@ mod read;
 mod rows;
 mod safe;
 mod schema;
+mod webhook_endpoints;
 
 use std::time::Duration;
 
@@ -41,6 +42,7 @@ pub use rows::{
     marks,
 };
 pub use safe::{AlertFilter, AlertRow, AuditFilter, AuditRow, SourceRow};
+pub use webhook_endpoints::{EndpointRow, REMOVED};
 
 /// How many waiting requests the SQLite writer commits together at most.
 const GROUP_MAX: usize = 128;

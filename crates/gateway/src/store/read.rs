@@ -18,7 +18,7 @@ use super::apply::height;
 use super::events::state;
 use super::rows::{
     DueDelivery, EventRow, Found, KeptAnswerRow, NetworkRow, OrderRow, TransferRow, WalletCount, WalletRow, address, depth_of, event,
-    lease, named, network, number, number_some, order_row, parse, time, time_some, transfer, wallet,
+    lease, named, network, number, number_some, order_row, parse, parse_some, time, time_some, transfer, wallet,
 };
 use super::{Engine, Store, StoreError};
 
@@ -575,7 +575,7 @@ impl Store {
     /// Which deliveries are due, oldest first, leaving out receivers that are busy?
     pub async fn due_deliveries(&self, now: Time, busy: &[String], limit: i64) -> Found<Vec<DueDelivery>> {
         let mut query = Where::new(
-            "SELECT w.id, w.event_id, w.merchant_id, w.subject_id, w.url, w.origin, w.event_at, w.tries, w.before_status, w.before_due_at, e.kind, e.body FROM payment_webhooks w JOIN events e ON e.id = w.event_id",
+            "SELECT w.id, w.event_id, w.merchant_id, w.subject_id, w.url, w.origin, w.event_at, w.tries, w.before_status, w.before_due_at, w.endpoint_id, e.kind, e.body FROM payment_webhooks w JOIN events e ON e.id = w.event_id",
         );
         query.and("w.due_at <= ?", Some(Arg::Number(now.millis())));
         query.sql.push_str(" AND w.status = 'due'");
@@ -597,6 +597,7 @@ impl Store {
                     event_id: row.try_get("event_id")?,
                     kind: row.try_get("kind")?,
                     merchant: parse(row, "merchant_id")?,
+                    endpoint: parse_some(row, "endpoint_id")?,
                     subject: parse(row, "subject_id")?,
                     url: row.try_get("url")?,
                     origin: row.try_get("origin")?,

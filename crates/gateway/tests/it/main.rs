@@ -65,3 +65,4 @@ mod simulation;
 mod start;
 mod store_contract;
 mod tools;
+mod webhook_endpoints;

@@ -28,7 +28,8 @@ use tidegate_rules::changes::{
     Reconciled, Recorded, Reseal, SealedIn, TemplateChange, Told, ToldMark, TransferChange, WalletChange, WalletMove,
 };
 use tidegate_rules::id::{
-    AlertId, DeliveryId, EventId, JobId, KeyId, LeaseId, MerchantId, NoticeId, OrderId, SessionId, SourceId, TransferId, UserId, WalletId,
+    AlertId, DeliveryId, EndpointId, EventId, JobId, KeyId, LeaseId, MerchantId, NoticeId, OrderId, SessionId, SourceId, TransferId,
+    UserId, WalletId,
 };
 use tidegate_rules::lease::Lease;
 use tidegate_rules::notification::{Channel, Language, NoticeStatus, Topic};
@@ -37,6 +38,7 @@ use tidegate_rules::order::{self, Confirmation, Depth, Exception, Facts, Mark, O
 use tidegate_rules::people::{NewSession, NewUser, PeopleChange, Role, UserMove, UserStatus};
 use tidegate_rules::time::{Span, Time};
 use tidegate_rules::wallet::{RiskLevel, WalletKind, WalletStatus, lease_ended, may_lease};
+use tidegate_rules::webhook_endpoint::{ENDPOINTS_MAX, EndpointChange, EndpointState, EndpointTerms, NewEndpoint, REMOVED_KEPT};
 
 use crate::postgres;
 
@@ -99,6 +101,9 @@ contract!(
     a_code_is_used_once,
     sessions_begin_are_listed_and_end,
     a_webhook_secret_is_replaced_where_it_stands,
+    an_event_goes_to_every_endpoint_that_takes_it,
+    endpoints_change_from_where_they_were_read,
+    a_removed_endpoint_takes_nothing_but_the_notice_of_it,
     what_wallets_held_is_kept_and_forgotten,
     only_what_moved_counts_against_the_chain,
     a_second_reader_moves_from_where_it_was,
@@ -2556,6 +2561,236 @@ async fn a_webhook_secret_is_replaced_where_it_stands(ground: Ground) {
     let page = store.merchant_page(None, 10).await.unwrap();
     assert_eq!(page.iter().map(|row| row.name.as_str()).collect::<Vec<_>>(), ["second", "first"]);
     assert_eq!(store.merchant_page(Some(page[0].id.to_string()), 10).await.unwrap().len(), 1);
+}
+
+fn new_endpoint(merchant: MerchantId, url: &str, events: Option<&str>) -> NewEndpoint {
+    NewEndpoint {
+        id: EndpointId::new(at(1), id_bytes()),
+        merchant,
+        terms: EndpointTerms {
+            url: url.into(),
+            description: Some("of the tests".into()),
+            events: events.map(str::to_owned),
+            state: EndpointState::Enabled,
+        },
+        secret: "v1.aaaaaaaa.one".into(),
+        created_at: at(1),
+    }
+}
+
+fn endpoints(changes: Vec<EndpointChange>) -> Changes {
+    Changes { endpoints: changes, ..Changes::default() }
+}
+
+/// What is due of an event: where to, and to which endpoint.
+async fn due_of(store: &Store, event: &NewEvent) -> BTreeSet<(String, Option<EndpointId>)> {
+    let due = store.due_deliveries(at(9_999), &[], 1_000).await.unwrap();
+    due.into_iter().filter(|delivery| delivery.event_id == event.id.to_string()).map(|delivery| (delivery.url, delivery.endpoint)).collect()
+}
+
+async fn an_event_goes_to_every_endpoint_that_takes_it(ground: Ground) {
+    let store = ground.open().await;
+    let order = add_order(&store).await;
+    let all = new_endpoint(merchant_id(), "https://all.example/", None);
+    let paid = new_endpoint(merchant_id(), "https://paid.example/", Some("order.expired order.paid"));
+    let mut off = new_endpoint(merchant_id(), "https://off.example/", None);
+    off.terms.state = EndpointState::Disabled;
+    let other = new_endpoint(MerchantId::new(at(0), [8; 10]), "https://other.example/", None);
+    for endpoint in [&all, &paid, &off, &other] {
+        done(&store, endpoints(vec![EndpointChange::New(endpoint.clone())])).await;
+    }
+    let to = |endpoint: &NewEndpoint| (endpoint.terms.url.clone(), Some(endpoint.id));
+
+    // Two of one commit, one of them with a URL of its own beside.
+    let pending = with_delivery(new_event(order.id, EventType::Pending), "https://shop.example/");
+    let settled = new_event(order.id, EventType::Paid);
+    done(&store, Changes { events: vec![pending.clone(), settled.clone()], ..Changes::default() }).await;
+    assert_eq!(due_of(&store, &pending).await, [("https://shop.example/".to_owned(), None), to(&all)].into());
+    assert_eq!(due_of(&store, &settled).await, [to(&all), to(&paid)].into());
+    let foreign = NewEvent { merchant: other.merchant, ..new_event(order.id, EventType::Paid) };
+    done(&store, Changes { events: vec![foreign.clone()], ..Changes::default() }).await;
+    assert_eq!(due_of(&store, &foreign).await, [to(&other)].into());
+    let of_all = store.deliveries(DeliveryFilter { endpoint: Some(all.id), ..DeliveryFilter::default() }, 10).await.unwrap();
+    let told: Vec<_> = of_all.iter().map(|delivery| (delivery.endpoint, delivery.event_id.clone())).collect();
+    assert_eq!(told, [(Some(all.id), settled.id.to_string()), (Some(all.id), pending.id.to_string())]);
+
+    // An event that is refused goes nowhere.
+    refused(&store, Changes { events: vec![settled.clone()], ..Changes::default() }).await;
+    assert_eq!(due_of(&store, &settled).await.len(), 2);
+
+    // Alerts are told to the owner's, but for the one that a receiver accepts nothing.
+    let owner = new_merchant("main", None);
+    done(&store, Changes { new_merchants: vec![owner.clone()], ..Changes::default() }).await;
+    let ops = new_endpoint(owner.id, "https://ops.example/", Some("wallet.alert"));
+    done(&store, endpoints(vec![EndpointChange::New(ops.clone())])).await;
+    let raise = |kind| Changes { alerts: vec![new_alert(kind, "tx 1")], ..Changes::default() };
+    done(&store, raise(AlertKind::WebhookFailed)).await;
+    done(&store, raise(AlertKind::PoolLow)).await;
+    let of_ops = store.deliveries(DeliveryFilter { endpoint: Some(ops.id), ..DeliveryFilter::default() }, 10).await.unwrap();
+    assert_eq!(of_ops.iter().map(|delivery| delivery.body.contains("pool_low")).collect::<Vec<_>>(), [true]);
+}
+
+async fn endpoints_change_from_where_they_were_read(ground: Ground) {
+    let store = ground.open().await;
+    let made = new_endpoint(merchant_id(), "https://one.example/", None);
+    done(&store, endpoints(vec![EndpointChange::New(made.clone())])).await;
+    let row = store.endpoint(made.id).await.unwrap().unwrap();
+    assert_eq!((row.merchant, &row.terms, row.secret.as_str(), row.version), (merchant_id(), &made.terms, "v1.aaaaaaaa.one", 1));
+    let to = EndpointTerms {
+        url: "https://two.example/".into(),
+        description: None,
+        events: Some("order.paid".into()),
+        state: EndpointState::Disabled,
+    };
+    let put = |version| endpoints(vec![EndpointChange::Put { id: made.id, version, to: to.clone() }]);
+    refused(&store, put(2)).await;
+    done(&store, put(1)).await;
+    refused(&store, put(1)).await;
+    assert_eq!(store.endpoint(made.id).await.unwrap().unwrap().terms, to);
+
+    let replace = |old: &str, new: &str, until| {
+        endpoints(vec![EndpointChange::ReplaceSecret { id: made.id, old: old.into(), new: new.into(), until }])
+    };
+    let secrets = async || {
+        let row = store.endpoint(made.id).await.unwrap().unwrap();
+        (row.secret, row.previous_secret)
+    };
+    refused(&store, replace("another", "v1.aaaaaaaa.two", at(100))).await;
+    done(&store, replace("v1.aaaaaaaa.one", "v1.aaaaaaaa.two", at(100))).await;
+    assert_eq!(secrets().await, ("v1.aaaaaaaa.two".into(), Some(("v1.aaaaaaaa.one".into(), at(100)))));
+    // Both are found by whoever changes the master key.
+    for (place, old) in [(SealedIn::EndpointSecret, "v1.aaaaaaaa.two"), (SealedIn::PreviousEndpointSecret, "v1.aaaaaaaa.one")] {
+        let found = store.sealed_by_others(place, "bbbbbbbb", "", 10).await.unwrap();
+        assert_eq!(found, [(made.id.to_string(), old.to_owned())]);
+        let reseal = Reseal { place, id: made.id.to_string(), old: old.into(), new: old.replace("aaaaaaaa", "bbbbbbbb") };
+        done(&store, Changes { reseals: vec![reseal], ..Changes::default() }).await;
+        assert!(store.sealed_by_others(place, "bbbbbbbb", "", 10).await.unwrap().is_empty());
+    }
+    store.forget_old(at(101)).await.unwrap();
+    assert_eq!(secrets().await, ("v1.bbbbbbbb.two".into(), None));
+
+    // As many as there may be, and not one more, whoever else adds at the same moment.
+    let adding = join_all((0..ENDPOINTS_MAX + 3).map(|n| {
+        let (store, endpoint) = (store.clone(), new_endpoint(merchant_id(), &format!("https://{n}.example/"), None));
+        async move { store.commit(endpoints(vec![EndpointChange::New(endpoint)])).await.unwrap() }
+    }))
+    .await;
+    assert_eq!(adding.iter().filter(|outcome| **outcome == Commit::Done).count(), ENDPOINTS_MAX - 1);
+    let page = store.endpoints(merchant_id(), None, 100).await.unwrap();
+    assert!(page.len() == ENDPOINTS_MAX && page.is_sorted_by(|a, b| a.id > b.id), "{page:?}");
+    let rest = store.endpoints(merchant_id(), Some(page[9].id.to_string()), 100).await.unwrap();
+    assert_eq!(rest.iter().map(|row| row.id).collect::<Vec<_>>(), page[10..].iter().map(|row| row.id).collect::<Vec<_>>());
+    let elsewhere = new_endpoint(MerchantId::new(at(0), [8; 10]), "https://other.example/", None);
+    done(&store, endpoints(vec![EndpointChange::New(elsewhere)])).await;
+}
+
+async fn a_removed_endpoint_takes_nothing_but_the_notice_of_it(ground: Ground) {
+    let store = ground.open().await;
+    let owner = new_merchant("main", None);
+    done(&store, Changes { new_merchants: vec![owner.clone()], ..Changes::default() }).await;
+    let order = add_order(&store).await;
+    let gone = new_endpoint(owner.id, "https://gone.example/", None);
+    let stays = new_endpoint(owner.id, "https://stays.example/", None);
+    done(&store, endpoints(vec![EndpointChange::New(gone.clone()), EndpointChange::New(stays.clone())])).await;
+    let event = |kind| NewEvent { merchant: owner.id, ..new_event(order.id, kind) };
+    let (before, taken, after) = (event(EventType::Pending), event(EventType::Confirming), event(EventType::Paid));
+    done(&store, Changes { events: vec![before.clone(), taken.clone()], ..Changes::default() }).await;
+    // One that was taken is being sent again.
+    let of_taken = |endpoint| DeliveryFilter { endpoint: Some(endpoint), event: Some(taken.id.to_string()), ..DeliveryFilter::default() };
+    let sent = store.deliveries(of_taken(gone.id), 1).await.unwrap().remove(0);
+    let outcome = DeliveryChange {
+        id: sent.id,
+        tries: 1,
+        state: DeliveryState::Delivered,
+        code: Some(204),
+        error: None,
+        at: at(2),
+        url: sent.url.clone(),
+        took: Span::ZERO,
+        answer: None,
+    };
+    done(&store, Changes { deliveries: vec![outcome], ..Changes::default() }).await;
+    assert_eq!(store.send_again(&[sent.id], at(2)).await.unwrap(), 1);
+
+    let remove = || Changes {
+        endpoints: vec![EndpointChange::Remove { id: gone.id, at: at(3) }],
+        alerts: vec![new_alert(AlertKind::CredentialsChanged, "it is removed")],
+        ..Changes::default()
+    };
+    done(&store, remove()).await;
+    refused(&store, remove()).await;
+    done(&store, Changes { events: vec![after.clone()], ..Changes::default() }).await;
+    assert_eq!(store.endpoints(owner.id, None, 10).await.unwrap().iter().map(|row| row.id).collect::<Vec<_>>(), [stays.id]);
+    let of_gone = store.deliveries(DeliveryFilter { endpoint: Some(gone.id), ..DeliveryFilter::default() }, 10).await.unwrap();
+    let told: BTreeSet<(String, String)> = of_gone.iter().map(|row| (row.kind.clone(), format!("{:?}", row.state))).collect();
+    let expected = [("order.pending", "Failed"), ("order.confirming", "Delivered"), ("wallet.alert", &format!("Due({:?})", at(3)))];
+    assert_eq!(told, expected.map(|(kind, state)| (kind.to_owned(), state.to_owned())).into());
+    let failed = of_gone.iter().find(|row| row.kind == "order.pending").unwrap();
+    assert_eq!((failed.last_error.as_deref(), store.send_again(&[failed.id], at(4)).await.unwrap()), (Some("the endpoint was removed"), 0));
+    for event in [&before, &after] {
+        assert_eq!(due_of(&store, event).await, [(stays.terms.url.clone(), Some(stays.id))].into());
+    }
+
+    // Its row is kept as long as the notice may be tried, and a place is free at once.
+    store.forget_old(at(3).plus(REMOVED_KEPT)).await.unwrap();
+    assert_eq!(store.endpoint(gone.id).await.unwrap().unwrap().removed_at, Some(at(3)));
+    store.forget_old(at(4).plus(REMOVED_KEPT)).await.unwrap();
+    assert!(store.endpoint(gone.id).await.unwrap().is_none());
+}
+
+/// On PostgreSQL who adds an endpoint and who writes events wait for each other, so that what commits
+/// after the endpoint is there goes to it.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_endpoint_is_there_for_whatever_commits_after_it() {
+    let ground = Ground::postgres();
+    let store = ground.open().await;
+    let order = add_order(&store).await;
+    let waits = "SELECT COUNT(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted AND database = (SELECT oid FROM pg_database WHERE datname = current_database())";
+    let mut watcher = sqlx::AnyConnection::connect(&ground.url).await.unwrap();
+    let mut one_waits = async |what: &str| {
+        crate::wait::eventually(what, async || {
+            let waiting: i64 = sqlx::query_scalar(AssertSqlSafe(waits)).fetch_one(&mut watcher).await.unwrap();
+            if waiting == 1 { Ok(()) } else { Err(waiting) }
+        })
+        .await;
+    };
+    let mut other = sqlx::AnyConnection::connect(&ground.url).await.unwrap();
+    const LOCK: i64 = 8_388_346_167_610_994_292;
+
+    // Somebody writes an event: the endpoint comes after it.
+    let mut transaction = other.begin().await.unwrap();
+    sqlx::query("SELECT pg_advisory_xact_lock_shared($1)").bind(LOCK).execute(&mut *transaction).await.unwrap();
+    let endpoint = new_endpoint(merchant_id(), "https://all.example/", None);
+    let adding = tokio::spawn({
+        let (store, endpoint) = (store.clone(), endpoint.clone());
+        async move { done(&store, endpoints(vec![EndpointChange::New(endpoint)])).await }
+    });
+    one_waits("the endpoint waits for the event").await;
+    transaction.commit().await.unwrap();
+    adding.await.unwrap();
+
+    // Somebody adds an endpoint: the event comes after it, and goes there.
+    let mut transaction = other.begin().await.unwrap();
+    sqlx::query("SELECT pg_advisory_xact_lock($1)").bind(LOCK).execute(&mut *transaction).await.unwrap();
+    let second = EndpointId::new(at(1), id_bytes());
+    sqlx::raw_sql(AssertSqlSafe(format!(
+        "INSERT INTO webhook_endpoints (id, merchant_id, url, secret, enabled, created_at, version) \
+         VALUES ('{second}', '{}', 'https://second.example/', 's', 1, 1, 1)",
+        merchant_id()
+    )))
+    .execute(&mut *transaction)
+    .await
+    .unwrap();
+    let event = new_event(order.id, EventType::Paid);
+    let telling = tokio::spawn({
+        let (store, event) = (store.clone(), event.clone());
+        async move { done(&store, Changes { events: vec![event], ..Changes::default() }).await }
+    });
+    one_waits("the event waits for the endpoint").await;
+    transaction.commit().await.unwrap();
+    telling.await.unwrap();
+    let told: BTreeSet<EndpointId> = due_of(&store, &event).await.into_iter().filter_map(|(_, endpoint)| endpoint).collect();
+    assert_eq!(told, [endpoint.id, second].into());
 }
 
 async fn the_names_that_others_rely_on_are_there(ground: Ground) {
