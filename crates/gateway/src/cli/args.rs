@@ -6,6 +6,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 use tidegate_rules::time::Time;
 
+use super::webhook_endpoints::EndpointCommand;
 use crate::config::IpRange;
 use crate::http::SCOPES;
 use crate::pool::GENERATE_MAX;
@@ -522,6 +523,9 @@ pub(super) enum UserCommand {
 
 #[derive(Subcommand)]
 pub(super) enum MerchantCommand {
+    /// Further receivers of a merchant's webhooks, each with its own filter and secret
+    #[command(subcommand)]
+    Endpoint(EndpointCommand),
     /// Show a merchant and its webhook secret; the audit log says so
     #[command(after_help = "Example:\n  tidegate merchant show main --json")]
     Show {

@@ -344,3 +344,38 @@ async fn a_test_shows_what_the_receiver_answers() {
     let audit = desk.api.all("/api/v1/admin/audit?action=webhook_endpoint.test").await;
     assert_eq!(audit.len(), 3);
 }
+
+#[tokio::test]
+async fn endpoints_are_kept_on_the_command_line_too() {
+    let receiver = Receiver::start().await;
+    let desk = Desk::open("").await;
+    let endpoint = |args: &[&str]| desk.home.json(&[&["merchant", "endpoint"], args].concat());
+    let added = endpoint(&["add", "main", "--url", &receiver.url, "--event", "order.cancelled", "--description", "the books"]);
+    assert_eq!((&added["description"], &added["events"]), (&json!("the books"), &json!(["order.cancelled"])), "{added}");
+    let text = |member: &str| added[member].as_str().unwrap().to_owned();
+    let made = Endpoint { path: format!("{}/{}", desk.list(), text("id")), id: text("id"), secret: text("secret") };
+    // A gateway that runs beside it sends there at once.
+    let order = desk.order(json!({ "amount": "5" })).await;
+    desk.cancel(&order).await;
+    signed_by(&receiver.events(&order, &["order.cancelled"]).await, &made);
+
+    let changed = endpoint(&["rotate-secret", &made.id, "--old-valid-for", "60"]);
+    assert!(changed["secret"].is_string() && changed["old_secret_valid_until"].is_string(), "{changed}");
+    let updated = endpoint(&["update", &made.id, "--all-events", "--disable"]);
+    assert_eq!((&updated["events"], &updated["enabled"], updated.get("secret")), (&Value::Null, &json!(false), None));
+    assert_eq!(endpoint(&["list", "main"])["data"], json!([updated]));
+    for (args, words) in [
+        (vec!["add", "main", "--url", "gopher://x"], "http or https"),
+        (vec!["add", "main", "--url", "http://x.example", "--event", "order.eaten"], "order.paid"),
+        (vec!["add", "nobody", "--url", "http://x.example"], "expected a merchant"),
+        (vec!["remove", "whe_00000000000000000000000000000000"], "expected the id of an endpoint"),
+    ] {
+        let refused = desk.home.run(&[&["merchant", "endpoint"], args.as_slice()].concat());
+        assert!(refused.code != Some(0) && refused.stderr.contains(words), "{refused:?}");
+    }
+    assert_eq!(endpoint(&["remove", &made.id])["ok"], true);
+    assert_eq!(endpoint(&["list", "main"])["data"], json!([]));
+    // Whoever has the server is not told of what he does there; the log says it.
+    assert!(desk.api.all("/api/v1/admin/alerts?kind=credentials_changed").await.is_empty());
+    assert_eq!(desk.api.all(&format!("/api/v1/admin/audit?subject={}", made.id)).await.len(), 4);
+}
