@@ -10,7 +10,7 @@ use tidegate_rules::people::Permission;
 use tidegate_rules::time::{Span, Time};
 use utoipa::{IntoParams, ToSchema};
 
-use super::api::{cursor_after, limit, read_cursor, web_url};
+use super::api::{cut_page, limit, one_more, read_cursor, web_url, write_cursor};
 use super::auth::{Caller, SCOPES};
 use super::events::event_type;
 use super::idempotency::{Answer, Keeper, Kept, answer};
@@ -97,10 +97,8 @@ pub struct MerchantPage {
 pub async fn list_merchants(State(app): State<App>, caller: Caller, Params(query): Params<Page>) -> Result<Answer, Problem> {
     caller.may(Permission::MerchantsRead)?;
     let limit = limit(query.limit)?;
-    let mut rows = app.gateway.store.merchant_page(read_cursor(query.cursor)?, i64::from(limit).saturating_add(1)).await?;
-    let count = rows.len();
-    rows.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
-    let next_cursor = cursor_after(rows.last().map(|row| row.id.to_string()), count, limit);
+    let mut rows = app.gateway.store.merchant_page(read_cursor(query.cursor)?, one_more(limit)).await?;
+    let next_cursor = cut_page(&mut rows, limit).map(|row| write_cursor(&row.id));
     Ok(Answer::json(StatusCode::OK, &MerchantPage { data: rows.iter().map(MerchantView::from).collect(), next_cursor }))
 }
 
@@ -365,10 +363,8 @@ pub async fn list_keys(State(app): State<App>, caller: Caller, Params(query): Pa
         .merchant_id
         .map(|id| id.parse::<MerchantId>().map_err(|_| Problem::invalid("merchant_id", "expected the id of a merchant, mer_…")));
     let before = read_cursor(query.cursor)?;
-    let mut rows = app.gateway.store.api_keys(of.transpose()?, before, i64::from(limit).saturating_add(1)).await?;
-    let count = rows.len();
-    rows.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
-    let next_cursor = cursor_after(rows.last().map(|row| row.id.to_string()), count, limit);
+    let mut rows = app.gateway.store.api_keys(of.transpose()?, before, one_more(limit)).await?;
+    let next_cursor = cut_page(&mut rows, limit).map(|row| write_cursor(&row.id));
     Ok(Answer::json(StatusCode::OK, &KeyPage { data: rows.iter().map(KeyView::from).collect(), next_cursor }))
 }
 
@@ -473,7 +469,7 @@ pub async fn add_key(State(app): State<App>, caller: Caller, body: RawBody) -> R
         (status = 404, body = ProblemBody), (status = 503, body = ProblemBody)))]
 pub async fn revoke_key(State(app): State<App>, caller: Caller, Path(id): Path<String>) -> Result<Response, Problem> {
     caller.may(Permission::KeysWrite)?;
-    let id: KeyId = id.parse().map_err(|_| Problem::not_found("API key"))?;
+    let id: KeyId = id_in_path("API key", &id)?;
     caller.prove(&app, Permission::KeysWrite).await?;
     credentials::revoke_api_key(&app.gateway.store, id, &caller.doer()).await?;
     app.keys.forget(id);

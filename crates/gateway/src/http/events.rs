@@ -14,7 +14,7 @@ use tidegate_rules::people::Permission;
 use tidegate_rules::time::Time;
 use utoipa::{IntoParams, ToSchema};
 
-use super::api::{cursor_after, limit, moment, read_cursor};
+use super::api::{cut_page, limit, moment, one_more, read_cursor, write_cursor};
 use super::auth::{Caller, Scope};
 use super::idempotency::{Answer, Keeper, Kept, answer};
 use super::request::{EmptyBody, Params, RawBody};
@@ -116,10 +116,8 @@ async fn place(app: &App, after: Option<String>) -> Result<i64, Problem> {
 
 /// A page of events, and the sequence that asks for the next.
 async fn page(app: &App, filter: EventFilter, after: i64, limit: u32) -> Result<(Vec<EventRow>, Option<String>), Problem> {
-    let mut rows = app.gateway.store.events(filter, after, i64::from(limit).saturating_add(1)).await?;
-    let more = u32::try_from(rows.len()).is_ok_and(|count| count > limit);
-    rows.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
-    let next_cursor = rows.last().filter(|_| more).map(|row| row.seq.to_string());
+    let mut rows = app.gateway.store.events(filter, after, one_more(limit)).await?;
+    let next_cursor = cut_page(&mut rows, limit).map(|row| row.seq.to_string());
     Ok((rows, next_cursor))
 }
 
@@ -460,10 +458,8 @@ pub async fn list_deliveries(State(app): State<App>, caller: Caller, Params(quer
         to: moment("to", query.to)?,
         before: read_cursor(query.cursor)?,
     };
-    let mut rows = app.gateway.store.deliveries(filter, i64::from(limit).saturating_add(1)).await?;
-    let count = rows.len();
-    rows.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
-    let next_cursor = cursor_after(rows.last().map(|row| row.id.to_string()), count, limit);
+    let mut rows = app.gateway.store.deliveries(filter, one_more(limit)).await?;
+    let next_cursor = cut_page(&mut rows, limit).map(|row| write_cursor(&row.id));
     Ok(Answer::json(StatusCode::OK, &DeliveryPage { data: rows.iter().map(DeliveryView::from).collect(), next_cursor }))
 }
 

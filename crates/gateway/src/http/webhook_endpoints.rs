@@ -10,7 +10,7 @@ use tidegate_rules::people::Permission;
 use tidegate_rules::webhook_endpoint::{EndpointState, EndpointTerms};
 use utoipa::ToSchema;
 
-use super::api::{cursor_after, limit, read_cursor, text, web_url};
+use super::api::{cut_page, limit, one_more, read_cursor, text, web_url, write_cursor};
 use super::auth::Caller;
 use super::credentials::{RotateSecret, events};
 use super::idempotency::{Answer, Keeper, Kept, answer};
@@ -125,10 +125,8 @@ pub async fn list_endpoints(
     let limit = limit(query.limit)?;
     let before = read_cursor(query.cursor)?;
     let merchant = credentials::merchant(&app.gateway.store, id_in_path("merchant", &id)?).await?.id;
-    let mut rows = app.gateway.store.endpoints(merchant, before, i64::from(limit).saturating_add(1)).await?;
-    let count = rows.len();
-    rows.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
-    let next_cursor = cursor_after(rows.last().map(|row| row.id.to_string()), count, limit);
+    let mut rows = app.gateway.store.endpoints(merchant, before, one_more(limit)).await?;
+    let next_cursor = cut_page(&mut rows, limit).map(|row| write_cursor(&row.id));
     Ok(Answer::json(StatusCode::OK, &EndpointPage { data: rows.iter().map(EndpointView::from).collect(), next_cursor }))
 }
 
