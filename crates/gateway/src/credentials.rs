@@ -2,6 +2,8 @@
 //! change is stored with its row in the audit log, and told to the owner where it came over HTTP. An
 //! API key is stored as a hash, a webhook secret sealed.
 
+use std::fmt::Display;
+
 use serde_json::json;
 use tidegate_rules::audit::Action;
 use tidegate_rules::changes::{Changes, KeptAnswer, NewApiKey, NewMerchant};
@@ -40,9 +42,10 @@ pub struct MerchantWish {
     pub webhook_url: Option<String>,
 }
 
-fn new_secret(keys: &Keyring, id: MerchantId) -> (SecretText, String) {
+/// A new webhook secret of a merchant or an endpoint, by its id: plain, to be shown once, and sealed.
+pub(crate) fn new_secret(keys: &Keyring, owner: impl Display) -> (SecretText, String) {
     let secret = SecretText::new(secret_text(&clock::random::<24>()));
-    let binding = Binding::webhook_secret(&id.to_string());
+    let binding = Binding::webhook_secret(&owner.to_string());
     let sealed = keys.current().seal(secret.expose().as_bytes(), &binding, &mut OsEntropy);
     (secret, sealed.as_str().to_owned())
 }

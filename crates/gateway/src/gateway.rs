@@ -37,7 +37,7 @@ use crate::pool::Pool;
 use crate::problem::Problem;
 use crate::quotes;
 use crate::safe;
-use crate::store::{MerchantRow, Store, StoreError};
+use crate::store::{EndpointRow, MerchantRow, Store, StoreError};
 
 /// How many signals a slow listener may miss before it is told that it missed some.
 const WAKE_BACKLOG: usize = 1_024;
@@ -302,7 +302,7 @@ impl Gateway {
     /// # Errors
     /// In words, without the secret.
     pub fn webhook_secret(&self, merchant: &MerchantRow) -> Result<Zeroizing<Vec<u8>>, String> {
-        self.open_secret(merchant, &merchant.webhook_secret)
+        self.open_secret(&merchant.id.to_string(), &merchant.webhook_secret)
     }
 
     /// Opens every secret that signs a merchant's webhooks now, the newest first. An old one that
@@ -311,9 +311,28 @@ impl Gateway {
     /// # Errors
     /// In words, without the secrets.
     pub fn signing_secrets(&self, merchant: &MerchantRow, now: Time) -> Result<Vec<Zeroizing<Vec<u8>>>, String> {
-        let mut secrets = vec![self.webhook_secret(merchant)?];
-        if let Some((sealed, _)) = merchant.previous_secret.as_ref().filter(|(_, until)| now < *until) {
-            match self.open_secret(merchant, sealed) {
+        self.open_secrets(&merchant.id.to_string(), &merchant.webhook_secret, merchant.previous_secret.as_ref(), now)
+    }
+
+    /// Opens every secret that signs an endpoint's webhooks now, the newest first. An old one that does
+    /// not open holds nothing up.
+    ///
+    /// # Errors
+    /// In words, without the secrets.
+    pub fn endpoint_secrets(&self, endpoint: &EndpointRow, now: Time) -> Result<Vec<Zeroizing<Vec<u8>>>, String> {
+        self.open_secrets(&endpoint.id.to_string(), &endpoint.secret, endpoint.previous_secret.as_ref(), now)
+    }
+
+    fn open_secrets(
+        &self,
+        owner: &str,
+        sealed: &str,
+        previous: Option<&(String, Time)>,
+        now: Time,
+    ) -> Result<Vec<Zeroizing<Vec<u8>>>, String> {
+        let mut secrets = vec![self.open_secret(owner, sealed)?];
+        if let Some((sealed, _)) = previous.filter(|(_, until)| now < *until) {
+            match self.open_secret(owner, sealed) {
                 Ok(secret) => secrets.push(secret),
                 Err(error) => tracing::warn!("signed with the new secret alone: {error}"),
             }
@@ -321,10 +340,11 @@ impl Gateway {
         Ok(secrets)
     }
 
-    fn open_secret(&self, merchant: &MerchantRow, sealed: &str) -> Result<Zeroizing<Vec<u8>>, String> {
+    /// `owner` is the id of the merchant or the endpoint that the secret is of.
+    fn open_secret(&self, owner: &str, sealed: &str) -> Result<Zeroizing<Vec<u8>>, String> {
         self.vault
-            .open(&Sealed::from_text(sealed), &Binding::webhook_secret(&merchant.id.to_string()))
-            .map_err(|error| format!("the webhook secret of merchant {} does not open: {error}", merchant.name))
+            .open(&Sealed::from_text(sealed), &Binding::webhook_secret(owner))
+            .map_err(|error| format!("the webhook secret of {owner} does not open: {error}"))
     }
 
     /// An alert, ready to be stored with its cause.

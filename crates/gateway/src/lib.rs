@@ -44,3 +44,4 @@ pub mod start;
 pub mod store;
 pub mod tls;
 pub mod transactions;
+pub mod webhook_endpoints;

@@ -10,18 +10,20 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
+use serde_json::json;
 use tidegate_rules::alert::AlertKind;
 use tidegate_rules::changes::{Changes, DeliveryChange, DeliveryState};
-use tidegate_rules::id::{DeliveryId, Subject};
-use tidegate_rules::notify::{next_try, secret_bytes, signature};
+use tidegate_rules::id::{DeliveryId, EndpointId, EventId, Subject};
+use tidegate_rules::notify::{next_try, secret_bytes, signature, test_body};
 use tidegate_rules::time::{Span, Time};
 use tokio::sync::{broadcast, watch};
 use tokio::task::JoinSet;
+use zeroize::Zeroizing;
 
 use crate::clock;
 use crate::gateway::{Gateway, Wake};
 use crate::outcome;
-use crate::store::{DueDelivery, Queue, StoreError};
+use crate::store::{DueDelivery, EndpointRow, Queue, REMOVED, StoreError};
 
 /// How long a receiver may take to answer.
 const ANSWER_MAX: Duration = Duration::from_secs(15);
@@ -86,13 +88,13 @@ async fn delivery_signal(signals: &mut broadcast::Receiver<Wake>) {
 /// What a delivery takes up while it is under way.
 struct Place {
     id: DeliveryId,
-    subject: Subject,
+    subject: (Subject, Option<EndpointId>),
     origin: String,
 }
 
 impl Place {
     fn of(delivery: &DueDelivery) -> Self {
-        Self { id: delivery.id, subject: delivery.subject, origin: delivery.origin.clone() }
+        Self { id: delivery.id, subject: (delivery.subject, delivery.endpoint), origin: delivery.origin.clone() }
     }
 }
 
@@ -101,8 +103,9 @@ impl Place {
 struct UnderWay {
     tasks: JoinSet<Place>,
     ids: HashSet<DeliveryId>,
-    /// One at a time for an order, so that a shop that answers hears of things in their order.
-    subjects: HashSet<Subject>,
+    /// One at a time for an order and an endpoint, so that a receiver that answers hears of things in
+    /// their order.
+    subjects: HashSet<(Subject, Option<EndpointId>)>,
     per_origin: HashMap<String, usize>,
 }
 
@@ -140,7 +143,8 @@ async fn start_due(gateway: &Arc<Gateway>, client: &reqwest::Client, under_way: 
     let mut starting = Vec::new();
     for delivery in due.into_iter().take(room.saturating_add(under_way.ids.len())) {
         let places = under_way.per_origin.get(&delivery.origin).copied().unwrap_or(0);
-        if places >= PER_ORIGIN_MAX || under_way.ids.contains(&delivery.id) || !under_way.subjects.insert(delivery.subject) {
+        let subject = (delivery.subject, delivery.endpoint);
+        if places >= PER_ORIGIN_MAX || under_way.ids.contains(&delivery.id) || !under_way.subjects.insert(subject) {
             continue;
         }
         under_way.ids.insert(delivery.id);
@@ -177,15 +181,12 @@ async fn deliver(gateway: &Gateway, client: &reqwest::Client, delivery: &DueDeli
     let at = clock::now();
     // A try that somebody asked for is beside the schedule.
     let tries = if delivery.before.is_some() { delivery.tries } else { delivery.tries.saturating_add(1) };
-    let (code, error, answer) = match outcome {
-        Ok(answer) => (Some(answer.code), None, Some(answer.body)),
-        Err(Failure { answer, reason }) => {
-            let (code, body) = answer.map_or((None, None), |answer| (Some(answer.code), Some(answer.body)));
-            (code, Some(reason), body)
-        }
-    };
+    let is_gone = matches!(&outcome, Err(Failure { then: Then::NeverAgain, .. }));
+    let (code, error, answer) = told(outcome);
     let state = match (&error, delivery.before, next_try(delivery.event_at, tries, at)) {
         (None, ..) => DeliveryState::Delivered,
+        (Some(_), Some(DeliveryState::Delivered), _) if is_gone => DeliveryState::Delivered,
+        (Some(_), ..) if is_gone => DeliveryState::Failed,
         (Some(_), Some(before), _) => before,
         (Some(_), None, Some(due)) => DeliveryState::Due(due),
         (Some(_), None, None) => DeliveryState::Failed,
@@ -203,9 +204,11 @@ async fn deliver(gateway: &Gateway, client: &reqwest::Client, delivery: &DueDeli
     let (url, took) = (delivery.url.clone(), at.since(sent_at));
     let change = DeliveryChange { id: delivery.id, claim: gateway.duties.claim(), tries, state, code, error, at, url, took, answer };
     let mut changes = Changes { deliveries: vec![change], ..Changes::default() };
-    if state == DeliveryState::Failed && delivery.before.is_none() {
+    if state == DeliveryState::Failed && delivery.before.is_none() && !is_gone {
         let detail = format!("{} was not accepted by {} in {tries} tries over 24 hours", delivery.kind, delivery.origin);
-        changes.alerts.push(Gateway::alert(AlertKind::WebhookFailed, &delivery.event_id, detail, at));
+        // An alert for each receiver that missed it.
+        let about = delivery.endpoint.map_or_else(|| delivery.event_id.clone(), |endpoint| format!("{} {endpoint}", delivery.event_id));
+        changes.alerts.push(Gateway::alert(AlertKind::WebhookFailed, about, detail, at));
     }
     outcome::note(&gateway.store, &changes, &delivery.event_id).await;
 }
@@ -221,34 +224,87 @@ struct Answered {
 struct Failure {
     answer: Option<Answered>,
     reason: String,
+    then: Then,
+}
+
+/// What follows a try that failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Then {
+    /// The next one, by the schedule.
+    BySchedule,
+    /// Nothing: there is nobody to send it to.
+    NeverAgain,
 }
 
 impl Failure {
     fn because(reason: impl Into<String>) -> Self {
-        Self { answer: None, reason: reason.into() }
+        Self { answer: None, reason: reason.into(), then: Then::BySchedule }
     }
+}
+
+/// What came of a try, as it is noted: the status code, why it failed, and the beginning of the body.
+fn told(outcome: Result<Answered, Failure>) -> (Option<u16>, Option<String>, Option<String>) {
+    match outcome {
+        Ok(answer) => (Some(answer.code), None, Some(answer.body)),
+        Err(Failure { answer, reason, .. }) => {
+            let (code, body) = answer.map_or((None, None), |answer| (Some(answer.code), Some(answer.body)));
+            (code, Some(reason), body)
+        }
+    }
+}
+
+/// What is sent: where to, under which id, and the body.
+struct Letter<'a> {
+    url: &'a str,
+    id: &'a str,
+    body: &'a str,
 }
 
 /// Signs and sends; the answer, if it accepts.
 async fn send(gateway: &Gateway, client: &reqwest::Client, delivery: &DueDelivery, at: Time) -> Result<Answered, Failure> {
-    let url = reqwest::Url::parse(&delivery.url).map_err(|_| Failure::because("the address is not a URL"))?;
+    let secrets = signing_secrets(gateway, delivery, at).await?;
+    let letter = Letter { url: &delivery.url, id: &delivery.event_id, body: &delivery.body };
+    post(gateway, client, &letter, &secrets, at).await
+}
+
+/// What signs a delivery: the secrets of its endpoint, or those of the merchant.
+async fn signing_secrets(gateway: &Gateway, delivery: &DueDelivery, at: Time) -> Result<Vec<Zeroizing<Vec<u8>>>, Failure> {
+    let unread = |error: StoreError| Failure::because(error.to_string());
+    let Some(id) = delivery.endpoint else {
+        let merchant = gateway.merchant(delivery.merchant).await.map_err(unread)?;
+        return gateway.signing_secrets(&merchant, at).map_err(Failure::because);
+    };
+    // What tells of its own removal happened at that moment, and is still its.
+    let is_its = |removed_at: Option<Time>| removed_at.is_none_or(|removed_at| removed_at <= delivery.event_at);
+    let endpoint = gateway.store.endpoint(id).await.map_err(unread)?.filter(|row| is_its(row.removed_at));
+    let endpoint = endpoint.ok_or_else(|| Failure { then: Then::NeverAgain, ..Failure::because(REMOVED) })?;
+    gateway.endpoint_secrets(&endpoint, at).map_err(Failure::because)
+}
+
+async fn post(
+    gateway: &Gateway,
+    client: &reqwest::Client,
+    letter: &Letter<'_>,
+    secrets: &[Zeroizing<Vec<u8>>],
+    at: Time,
+) -> Result<Answered, Failure> {
+    let url = reqwest::Url::parse(letter.url).map_err(|_| Failure::because("the address is not a URL"))?;
     if !gateway.config.webhooks.allow_private_targets && literal_ip(&url).is_some_and(|ip| !is_public(ip)) {
         return Err(Failure::because(PRIVATE_TARGET));
     }
-    let merchant = gateway.merchant(delivery.merchant).await.map_err(|error| Failure::because(error.to_string()))?;
     let mut signatures = Vec::new();
-    for secret in gateway.signing_secrets(&merchant, at).map_err(Failure::because)? {
-        let text = std::str::from_utf8(&secret).unwrap_or_default();
-        let secret = secret_bytes(text).ok_or_else(|| Failure::because("the merchant's webhook secret is damaged"))?;
-        signatures.push(signature(&secret, &delivery.event_id, at.secs(), delivery.body.as_bytes()));
+    for secret in secrets {
+        let text = std::str::from_utf8(secret).unwrap_or_default();
+        let secret = secret_bytes(text).ok_or_else(|| Failure::because("the webhook secret is damaged"))?;
+        signatures.push(signature(&secret, letter.id, at.secs(), letter.body.as_bytes()));
     }
     let answer = client
         .post(url)
         .header("content-type", "application/json")
-        .header("webhook-id", &delivery.event_id)
+        .header("webhook-id", letter.id)
         .header("webhook-timestamp", at.secs().to_string())
         .header("webhook-signature", signatures.join(" "))
-        .body(delivery.body.clone())
+        .body(letter.body.to_owned())
         .send()
         .await
         .map_err(|error| Failure::because(reason(&error)))?;
@@ -257,7 +313,39 @@ async fn send(gateway: &Gateway, client: &reqwest::Client, delivery: &DueDeliver
     if status.is_success() {
         return Ok(answered);
     }
-    Err(Failure { answer: Some(answered), reason: format!("the receiver answered {status}") })
+    Err(Failure { answer: Some(answered), ..Failure::because(format!("the receiver answered {status}")) })
+}
+
+/// What came of a webhook that was sent to see what an endpoint answers.
+pub struct Trial {
+    /// The `webhook-id` that it had.
+    pub id: EventId,
+    /// When it was sent.
+    pub at: Time,
+    /// How long the answer took.
+    pub took: Span,
+    /// The status code of the answer, if one came.
+    pub code: Option<u16>,
+    /// Why it was not accepted, if it was not.
+    pub error: Option<String>,
+    /// The beginning of the body that came back.
+    pub answer: Option<String>,
+}
+
+/// Sends an endpoint a webhook of no consequence, once, and waits for its answer. It is signed, limited
+/// and sent as all are, whether the endpoint is enabled or not; nothing of it is stored.
+pub async fn try_endpoint(gateway: &Gateway, endpoint: &EndpointRow) -> Trial {
+    let at = clock::now();
+    let id = EventId::new(at, clock::id_bytes());
+    let data = json!({ "endpoint_id": endpoint.id, "merchant_id": endpoint.merchant });
+    let body = serde_json::to_string(&test_body(at, &data)).unwrap_or_default();
+    let sent = async {
+        let client = client(gateway.config.webhooks.allow_private_targets).map_err(|error| Failure::because(error.to_string()))?;
+        let secrets = gateway.endpoint_secrets(endpoint, at).map_err(Failure::because)?;
+        post(gateway, &client, &Letter { url: &endpoint.terms.url, id: &id.to_string(), body: &body }, &secrets, at).await
+    };
+    let (code, error, answer) = told(sent.await);
+    Trial { id, at, took: clock::now().since(at), code, error, answer }
 }
 
 /// The beginning of a body. What it says decides nothing, so one that breaks off is as good.

@@ -32,10 +32,12 @@ pub struct Rotated {
 }
 
 /// Every place that holds something sealed, in the order they are gone through.
-const PLACES: [SealedIn; 9] = [
+const PLACES: [SealedIn; 11] = [
     SealedIn::Setting,
     SealedIn::WebhookSecret,
     SealedIn::PreviousSecret,
+    SealedIn::EndpointSecret,
+    SealedIn::PreviousEndpointSecret,
     SealedIn::TotpSecret,
     SealedIn::Seed,
     SealedIn::SourceMac,
@@ -127,7 +129,7 @@ async fn seal_again(gateway: &Gateway, previous: &Vault, place: SealedIn, found:
         let wallet = || wallets.iter().find(|(of, _)| of == id).map(|(_, row)| row).ok_or_else(|| stuck(&"its wallet is missing"));
         let new = match place {
             SealedIn::Setting => adopt_secret(current, previous, old, &setting_binding(id)).map_err(|error| stuck(&error))?,
-            SealedIn::WebhookSecret | SealedIn::PreviousSecret => {
+            SealedIn::WebhookSecret | SealedIn::PreviousSecret | SealedIn::EndpointSecret | SealedIn::PreviousEndpointSecret => {
                 adopt_secret(current, previous, old, &Binding::webhook_secret(id)).map_err(|error| stuck(&error))?
             }
             SealedIn::TotpSecret => adopt_secret(current, previous, old, &totp_binding(id)).map_err(|error| stuck(&error))?,

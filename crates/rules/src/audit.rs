@@ -74,6 +74,16 @@ pub enum Action {
     ApiKeyRevoke,
     /// A merchant's webhook secret replaced by another.
     MerchantSecretRotate,
+    /// A further receiver of a merchant's webhooks.
+    EndpointCreate,
+    /// Where it is, what it hears, and whether it does.
+    EndpointUpdate,
+    /// It hears nothing any more.
+    EndpointDelete,
+    /// Its secret replaced by another.
+    EndpointSecretRotate,
+    /// A webhook sent to it to see what it answers.
+    EndpointTest,
     /// Somebody may log in from now on.
     UserCreate,
     /// Somebody's role or status.
@@ -147,6 +157,11 @@ names!(Action:
     ApiKeyCreate "api_key.create",
     ApiKeyRevoke "api_key.revoke",
     MerchantSecretRotate "merchant.secret_rotate",
+    EndpointCreate "webhook_endpoint.create",
+    EndpointUpdate "webhook_endpoint.update",
+    EndpointDelete "webhook_endpoint.delete",
+    EndpointSecretRotate "webhook_endpoint.secret_rotate",
+    EndpointTest "webhook_endpoint.test",
     UserCreate "user.create",
     UserUpdate "user.update",
     UserDelete "user.delete",

@@ -17,6 +17,7 @@ use crate::order::{Depth, Order, Payment};
 use crate::people::PeopleChange;
 use crate::time::{Span, Time};
 use crate::wallet::{RiskLevel, WalletKind, WalletStatus, names};
+use crate::webhook_endpoint::EndpointChange;
 
 /// What must be stored together. Empty by default.
 #[derive(Clone, Debug, Default)]
@@ -61,6 +62,8 @@ pub struct Changes {
     pub webhook_urls: Vec<(MerchantId, Option<String>)>,
     /// Which events go to the receivers of merchants from now on, as words; `None` for all.
     pub webhook_events: Vec<(MerchantId, Option<String>)>,
+    /// Further receivers of merchants' webhooks.
+    pub endpoints: Vec<EndpointChange>,
     /// New API keys.
     pub new_api_keys: Vec<NewApiKey>,
     /// People, their sessions and their credentials.
@@ -228,6 +231,10 @@ pub enum SealedIn {
     WebhookSecret,
     /// The webhook secret that a merchant had before.
     PreviousSecret,
+    /// The secret of a further receiver of webhooks.
+    EndpointSecret,
+    /// The secret that such a receiver had before.
+    PreviousEndpointSecret,
     /// The secret of somebody's second factor.
     TotpSecret,
     /// A setting of the installation.
@@ -585,7 +592,7 @@ pub struct NewEvent {
     pub at: Time,
     /// The body of its webhook, fixed now.
     pub body: String,
-    /// Where it is delivered to, if anywhere.
+    /// Where it is delivered to, if anywhere. The store adds the merchant's endpoints that take it.
     pub delivery: Option<(DeliveryId, String)>,
 }
 

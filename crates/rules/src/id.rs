@@ -111,6 +111,8 @@ ids! {
     SessionId "ses_";
     /// A message of a payment provider.
     InboxId "whi_";
+    /// A further receiver of a merchant's webhooks.
+    EndpointId "whe_";
 }
 
 macro_rules! subjects {

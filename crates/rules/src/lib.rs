@@ -32,3 +32,4 @@ pub mod time;
 pub mod totp;
 pub mod wallet;
 pub mod watch;
+pub mod webhook_endpoint;

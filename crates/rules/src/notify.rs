@@ -99,6 +99,15 @@ pub fn body<T: Serialize>(kind: EventType, at: Time, data: &T) -> impl Serialize
     Body { kind: kind.name(), timestamp: at, data }
 }
 
+/// The type of what is sent by hand to see whether a receiver works. Nothing happened: it is no
+/// [`EventType`], is in no list of events, and no filter names it.
+pub const TEST_TYPE: &str = "webhook.test";
+
+/// The fields of the body of such a webhook, to be written as JSON by the caller.
+pub fn test_body<T: Serialize>(at: Time, data: &T) -> impl Serialize {
+    Body { kind: TEST_TYPE, timestamp: at, data }
+}
+
 /// The `webhook-signature` header of a delivery: `v1,` and the base64 of HMAC-SHA256 over
 /// `id.timestamp.body`, keyed with the secret's raw bytes. `sent_at_secs` is what the
 /// `webhook-timestamp` header says.

@@ -80,10 +80,10 @@ impl Binding {
         Self(framed(&all))
     }
 
-    /// The binding of a merchant's webhook secret.
+    /// The binding of a webhook secret to the merchant or the endpoint that it is of.
     #[must_use]
-    pub fn webhook_secret(merchant_id: &str) -> Self {
-        Self::new("webhook-secret", &[merchant_id])
+    pub fn webhook_secret(owner_id: &str) -> Self {
+        Self::new("webhook-secret", &[owner_id])
     }
 }
 

@@ -7,6 +7,7 @@ use clap::{Args, Parser, Subcommand};
 use tidegate_rules::time::Time;
 use url::Url;
 
+use super::webhook_endpoints::EndpointCommand;
 use crate::config::IpRange;
 use crate::http::SCOPES;
 use crate::pool::GENERATE_MAX;
@@ -537,6 +538,9 @@ pub(super) enum UserCommand {
 
 #[derive(Subcommand)]
 pub(super) enum MerchantCommand {
+    /// Further receivers of a merchant's webhooks, each with its own filter and secret
+    #[command(subcommand)]
+    Endpoint(EndpointCommand),
     /// Show a merchant and its webhook secret; the audit log says so
     #[command(after_help = "Example:\n  tidegate merchant show main --json")]
     Show {

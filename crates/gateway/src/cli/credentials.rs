@@ -8,7 +8,7 @@ use tidegate_rules::time::Time;
 
 use super::args::{ApiKeyCommand, ConfigArgs, MerchantCommand};
 use super::terminal::say;
-use super::{quiet_gateway, read_config};
+use super::{quiet_gateway, read_config, webhook_endpoints};
 use crate::clock;
 use crate::config::{IpRange, Overrides};
 use crate::credentials::{self, KeyWish, MerchantPut, MerchantWish};
@@ -42,6 +42,7 @@ struct Wanted {
 /// `tidegate merchant …`
 pub(super) async fn merchant(command: MerchantCommand) -> Result<ExitCode, Sorry> {
     match command {
+        MerchantCommand::Endpoint(command) => return webhook_endpoints::endpoint(command).await,
         MerchantCommand::Add { config, name, webhook_url, json } => add_merchant(&config, &name, webhook_url, json).await?,
         MerchantCommand::Update { config, name, webhook_url, json } => update_merchant(&config, &name, &webhook_url, json).await?,
         MerchantCommand::Show { config, name, json } => show_merchant(&config, &name, json).await?,
@@ -49,7 +50,7 @@ pub(super) async fn merchant(command: MerchantCommand) -> Result<ExitCode, Sorry
     Ok(ExitCode::SUCCESS)
 }
 
-async fn merchant_in(store: &Store, name: &str) -> Result<MerchantRow, Sorry> {
+pub(super) async fn merchant_in(store: &Store, name: &str) -> Result<MerchantRow, Sorry> {
     let merchants = store.merchants().await?;
     merchants.iter().find(|row| row.name == name || row.id.to_string() == name).cloned().ok_or_else(|| {
         let names = merchants.iter().map(|row| row.name.as_str()).collect::<Vec<_>>().join(", ");
@@ -57,15 +58,16 @@ async fn merchant_in(store: &Store, name: &str) -> Result<MerchantRow, Sorry> {
     })
 }
 
-fn checked_url(url: &str) -> Result<&str, Sorry> {
+/// A URL that was given with this flag.
+pub(super) fn checked_url<'a>(flag: &str, url: &'a str) -> Result<&'a str, Sorry> {
     if url::Url::parse(url).is_ok_and(|url| matches!(url.scheme(), "http" | "https") && url.host_str().is_some()) {
         return Ok(url);
     }
-    Err(Sorry(format!("--webhook-url: expected an http or https URL, found {url:?}")))
+    Err(Sorry(format!("{flag}: expected an http or https URL, found {url:?}")))
 }
 
 async fn update_merchant(config: &ConfigArgs, name: &str, webhook_url: &str, json: bool) -> Result<(), Sorry> {
-    let url = if webhook_url.is_empty() { None } else { Some(checked_url(webhook_url)?.to_owned()) };
+    let url = if webhook_url.is_empty() { None } else { Some(checked_url("--webhook-url", webhook_url)?.to_owned()) };
     let gateway = quiet_gateway(config).await?;
     let row = merchant_in(&gateway.store, name).await?;
     let put = MerchantPut { webhook_url: Some(url), ..MerchantPut::default() };
@@ -156,7 +158,7 @@ async fn add_merchant(config: &ConfigArgs, name: &str, webhook_url: Option<Strin
         return Err(Sorry::new("NAME: expected 1 to 100 printable characters"));
     }
     if let Some(url) = &webhook_url {
-        checked_url(url)?;
+        checked_url("--webhook-url", url)?;
     }
     let config = read_config(config, Overrides::default())?;
     let store = start::open_store(&config, Migrate::Yes).await?;

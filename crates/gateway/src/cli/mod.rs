@@ -12,6 +12,7 @@ mod people;
 mod safe;
 mod terminal;
 mod wallet;
+mod webhook_endpoints;
 
 use std::io::IsTerminal as _;
 use std::net::SocketAddr;

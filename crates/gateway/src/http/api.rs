@@ -1,5 +1,7 @@
 //! Orders over HTTP, for shops.
 
+use std::fmt::Display;
+
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::Response;
@@ -273,9 +275,22 @@ pub fn read_cursor(cursor: Option<String>) -> Result<Option<String>, Problem> {
         .ok_or_else(|| Problem::invalid("cursor", "expected next_cursor of the page before"))
 }
 
-/// The cursor after the last of a page, if the page is full.
-pub fn cursor_after(last: Option<String>, count: usize, limit: u32) -> Option<String> {
-    last.filter(|_| u32::try_from(count).is_ok_and(|count| count > limit)).map(|id| URL_SAFE_NO_PAD.encode(id))
+/// The cursor that stands for the id, or the place, of the last row of a page.
+pub fn write_cursor(id: &impl Display) -> String {
+    URL_SAFE_NO_PAD.encode(id.to_string())
+}
+
+/// How many rows to read for a page: one more than it shows says that there is another page.
+pub fn one_more(limit: u32) -> i64 {
+    i64::from(limit).saturating_add(1)
+}
+
+/// Cuts what was read to the page that is shown. Its last row, if there is another page after it.
+pub fn cut_page<T>(rows: &mut Vec<T>, limit: u32) -> Option<&T> {
+    let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+    let has_more = rows.len() > limit;
+    rows.truncate(limit);
+    rows.last().filter(|_| has_more)
 }
 
 /// A time of a query.
@@ -329,13 +344,11 @@ pub(super) async fn page_of_orders(app: &App, mut filter: OrderFilter, limit: u3
         .store
         .lately(|store| {
             let filter = filter.clone();
-            async move { store.list_orders(filter, i64::from(limit).saturating_add(1)).await }
+            async move { store.list_orders(filter, one_more(limit)).await }
         })
         .await?;
-    let count = rows.len();
-    rows.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
+    let next_cursor = cut_page(&mut rows, limit).map(|row| write_cursor(&row.id));
     let heads = app.gateway.heads();
-    let next_cursor = cursor_after(rows.last().map(|row| row.id.to_string()), count, limit);
     let data = rows.iter().map(|row| orders::view(&app.gateway, row, &heads)).collect();
     Ok(Answer::json(StatusCode::OK, &OrderPage { data, next_cursor }))
 }

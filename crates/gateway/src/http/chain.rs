@@ -9,16 +9,16 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tidegate_rules::block::Network;
 use tidegate_rules::changes::Recorded;
-use tidegate_rules::id::{JobId, OrderId, WalletId};
+use tidegate_rules::id::{JobId, OrderId};
 use tidegate_rules::order::PaymentStatus;
 use tidegate_rules::people::Permission;
 use tidegate_rules::time::Time;
 use utoipa::{IntoParams, ToSchema};
 
-use super::api::{cursor_after, limit, moment, read_cursor};
+use super::api::{cut_page, limit, moment, one_more, read_cursor, write_cursor};
 use super::auth::{Caller, Scope};
 use super::idempotency::{Answer, Keeper, Kept, answer};
-use super::request::{EmptyBody, Params, RawBody};
+use super::request::{EmptyBody, Params, RawBody, id_in_path};
 use super::wallets::WalletView;
 use super::{App, ProblemBody};
 use crate::balances;
@@ -33,10 +33,6 @@ use crate::transactions::{self, Known};
 /// The network that a path names.
 fn part_in_path<'a>(gateway: &'a Gateway, name: &str) -> Result<&'a Arc<NetworkPart>, Problem> {
     gateway.networks().get(&Network::new(name)).ok_or_else(|| Problem::not_found("network"))
-}
-
-fn wallet_id(text: &str) -> Result<WalletId, Problem> {
-    text.parse().map_err(|_| Problem::not_found("wallet"))
 }
 
 /// A transfer to an address of the pool, and what became of it.
@@ -140,12 +136,10 @@ async fn page(app: &App, filter: TransferFilter, limit: u32) -> Result<Answer, P
         .store
         .lately(|store| {
             let filter = filter.clone();
-            async move { store.transfers(filter, i64::from(limit).saturating_add(1)).await }
+            async move { store.transfers(filter, one_more(limit)).await }
         })
         .await?;
-    let count = rows.len();
-    rows.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
-    let next_cursor = cursor_after(rows.last().map(|row| row.id.to_string()), count, limit);
+    let next_cursor = cut_page(&mut rows, limit).map(|row| write_cursor(&row.id));
     let data = rows.iter().map(|row| TransactionView::of(&app.gateway, row)).collect();
     Ok(Answer::json(StatusCode::OK, &TransactionPage { data, next_cursor }))
 }
@@ -180,7 +174,7 @@ pub async fn wallet_transactions(
     Params(query): Params<Page>,
 ) -> Result<Answer, Problem> {
     caller.require(Scope::WalletsRead)?;
-    let id = wallet_id(&id)?;
+    let id = id_in_path("wallet", &id)?;
     app.gateway.store.wallet(id).await?.ok_or_else(|| Problem::not_found("wallet"))?;
     let filter = TransferFilter { wallet: Some(id), before: read_cursor(query.cursor)?, ..TransferFilter::default() };
     page(&app, filter, limit(query.limit)?).await
@@ -320,7 +314,7 @@ pub async fn network_fee(State(app): State<App>, caller: Caller, Path(network): 
 pub async fn sync_wallet(State(app): State<App>, caller: Caller, Path(id): Path<String>) -> Result<Answer, Problem> {
     caller.require(Scope::WalletsWrite)?;
     let missing = || Problem::not_found("wallet");
-    let row = app.gateway.store.wallet(wallet_id(&id)?).await?.ok_or_else(missing)?;
+    let row = app.gateway.store.wallet(id_in_path("wallet", &id)?).await?.ok_or_else(missing)?;
     let part = app
         .gateway
         .networks()
@@ -444,17 +438,15 @@ pub async fn wallet_balances(
     Params(query): Params<Page>,
 ) -> Result<Answer, Problem> {
     caller.require(Scope::WalletsRead)?;
-    let wallet = app.gateway.store.wallet(wallet_id(&id)?).await?.ok_or_else(|| Problem::not_found("wallet"))?;
+    let wallet = app.gateway.store.wallet(id_in_path("wallet", &id)?).await?.ok_or_else(|| Problem::not_found("wallet"))?;
     let decimals = app.gateway.networks().get(&wallet.network).map_or(6, |part| part.config.decimals);
     let limit = limit(query.limit)?;
     let before = read_cursor(query.cursor)?
         .map(|text| text.parse().map(Time::from_millis).map_err(|_| Problem::invalid("cursor", "expected next_cursor of the page before")))
         .transpose()?
         .unwrap_or(Time::from_millis(i64::MAX));
-    let mut rows = app.gateway.store.balances_of(wallet.id, before, i64::from(limit).saturating_add(1)).await?;
-    let count = rows.len();
-    rows.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
-    let next_cursor = cursor_after(rows.last().map(|row| row.taken_at.millis().to_string()), count, limit);
+    let mut rows = app.gateway.store.balances_of(wallet.id, before, one_more(limit)).await?;
+    let next_cursor = cut_page(&mut rows, limit).map(|row| write_cursor(&row.taken_at.millis()));
     let view = |row: &BalanceRow| SnapshotView {
         balance: row.value.to_amount_saturating(decimals).to_string(),
         raw_value: row.value.to_string(),

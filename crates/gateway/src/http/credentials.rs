@@ -4,18 +4,18 @@
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse as _, Response};
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Serialize};
 use tidegate_rules::id::{KeyId, MerchantId};
 use tidegate_rules::people::Permission;
 use tidegate_rules::time::{Span, Time};
 use utoipa::{IntoParams, ToSchema};
 
-use super::api::{cursor_after, limit, read_cursor, web_url};
+use super::api::{cut_page, limit, one_more, read_cursor, web_url, write_cursor};
 use super::auth::{Caller, SCOPES};
 use super::events::event_type;
 use super::idempotency::{Answer, Keeper, Kept, answer};
 use super::login::Page;
-use super::request::{EmptyBody, Params, RawBody};
+use super::request::{EmptyBody, Params, RawBody, id_in_path, or_null};
 use super::wallets::checked_name;
 use super::{App, ProblemBody};
 use crate::clock;
@@ -40,7 +40,8 @@ pub struct MerchantView {
     name: String,
     /// Where its webhooks go, unless an order says otherwise.
     webhook_url: Option<String>,
-    /// The types of events that go there, and to the callback URLs of its orders; null for all.
+    /// The types of events that go there, and to the callback URLs of its orders; null for all. Its webhook
+    /// endpoints have their own.
     webhook_events: Option<Vec<String>>,
     /// Until when the secret before this one signs too.
     old_secret_valid_until: Option<String>,
@@ -90,20 +91,14 @@ pub struct MerchantPage {
     next_cursor: Option<String>,
 }
 
-fn merchant_id(text: &str) -> Result<MerchantId, Problem> {
-    text.parse().map_err(|_| Problem::not_found("merchant"))
-}
-
 /// List the merchants, newest first
 #[utoipa::path(get, path = "/api/v1/admin/merchants", tag = "credentials", params(Page),
     responses((status = 200, body = MerchantPage), (status = 401, body = ProblemBody), (status = 403, body = ProblemBody), (status = 422, body = ProblemBody), (status = 503, body = ProblemBody)))]
 pub async fn list_merchants(State(app): State<App>, caller: Caller, Params(query): Params<Page>) -> Result<Answer, Problem> {
     caller.may(Permission::MerchantsRead)?;
     let limit = limit(query.limit)?;
-    let mut rows = app.gateway.store.merchant_page(read_cursor(query.cursor)?, i64::from(limit).saturating_add(1)).await?;
-    let count = rows.len();
-    rows.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
-    let next_cursor = cursor_after(rows.last().map(|row| row.id.to_string()), count, limit);
+    let mut rows = app.gateway.store.merchant_page(read_cursor(query.cursor)?, one_more(limit)).await?;
+    let next_cursor = cut_page(&mut rows, limit).map(|row| write_cursor(&row.id));
     Ok(Answer::json(StatusCode::OK, &MerchantPage { data: rows.iter().map(MerchantView::from).collect(), next_cursor }))
 }
 
@@ -112,7 +107,7 @@ pub async fn list_merchants(State(app): State<App>, caller: Caller, Params(query
     responses((status = 200, body = MerchantView), (status = 401, body = ProblemBody), (status = 403, body = ProblemBody), (status = 404, body = ProblemBody), (status = 503, body = ProblemBody)))]
 pub async fn get_merchant(State(app): State<App>, caller: Caller, Path(id): Path<String>) -> Result<Answer, Problem> {
     caller.may(Permission::MerchantsRead)?;
-    let row = credentials::merchant(&app.gateway.store, merchant_id(&id)?).await?;
+    let row = credentials::merchant(&app.gateway.store, id_in_path("merchant", &id)?).await?;
     Ok(Answer::json(StatusCode::OK, &MerchantView::from(&row)))
 }
 
@@ -160,23 +155,19 @@ pub async fn add_merchant(State(app): State<App>, caller: Caller, body: RawBody)
     .await
 }
 
-/// Something that may be left out, or be null, which is not the same.
-fn said<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<Option<Option<T>>, D::Error> {
-    Option::<T>::deserialize(deserializer).map(Some)
-}
-
-/// Types of events, each one known and named once, as words.
-fn events(names: &[String]) -> Result<String, Problem> {
+/// Types of events, each one known and named once, as words; null stays null, which means all.
+pub(super) fn events(pointer: &str, names: Option<Vec<String>>) -> Result<Option<String>, Problem> {
+    let Some(names) = names else { return Ok(None) };
     let mut wanted = Vec::new();
     for (index, name) in names.iter().enumerate() {
-        let pointer = format!("/webhook_events/{index}");
+        let pointer = format!("{pointer}/{index}");
         let kind = event_type(&pointer, name)?;
         if wanted.contains(&kind.name()) {
             return Err(Problem::invalid(&pointer, format!("{name:?} is named twice")));
         }
         wanted.push(kind.name());
     }
-    Ok(wanted.join(" "))
+    Ok(Some(wanted.join(" ")))
 }
 
 /// What may be changed of a merchant. What is left out stays.
@@ -186,12 +177,12 @@ pub struct PutMerchant {
     /// Another name. `main` keeps its own.
     name: Option<String>,
     /// Where its webhooks go from now on; null is nowhere.
-    #[serde(default, deserialize_with = "said")]
+    #[serde(default, deserialize_with = "or_null")]
     #[schema(value_type = Option<String>)]
     webhook_url: Option<Option<String>>,
     /// The types of events that go there, such as `order.paid`; null for all. `GET /api/v1/events` has
     /// all of them in any case.
-    #[serde(default, deserialize_with = "said")]
+    #[serde(default, deserialize_with = "or_null")]
     #[schema(value_type = Option<Vec<String>>, example = json!(["order.paid", "order.expired"]))]
     webhook_events: Option<Option<Vec<String>>>,
 }
@@ -210,12 +201,9 @@ pub async fn put_merchant(State(app): State<App>, caller: Caller, Path(id): Path
     let put = MerchantPut {
         name: checked_name("/name", asked.name)?,
         webhook_url: asked.webhook_url.map(|url| web_url("webhook_url", url)).transpose()?,
-        webhook_events: match asked.webhook_events {
-            Some(Some(names)) => Some(Some(events(&names)?)),
-            other => other.map(|_| None),
-        },
+        webhook_events: asked.webhook_events.map(|names| events("/webhook_events", names)).transpose()?,
     };
-    let row = credentials::merchant(&app.gateway.store, merchant_id(&id)?).await?;
+    let row = credentials::merchant(&app.gateway.store, id_in_path("merchant", &id)?).await?;
     caller.prove(&app, Permission::MerchantsWrite).await?;
     let row = credentials::put_merchant(&app.gateway.store, row, put, &caller.doer()).await?;
     app.gateway.forget_merchants();
@@ -231,6 +219,17 @@ pub struct RotateSecret {
     old_valid_for: Option<u64>,
 }
 
+impl RotateSecret {
+    /// For how long the old one signs too.
+    pub(super) fn kept(&self) -> Result<Span, Problem> {
+        let kept = self.old_valid_for.map_or(OLD_SECRET_KEPT, Span::from_secs);
+        if kept > OLD_SECRET_KEPT_MAX {
+            return Err(Problem::invalid("/old_valid_for", format!("expected at most {} seconds", OLD_SECRET_KEPT_MAX.secs())));
+        }
+        Ok(kept)
+    }
+}
+
 /// Give a merchant another webhook secret
 ///
 /// Needs a second factor from whoever is logged in: a fresh code in the header X-TOTP. For a while
@@ -244,11 +243,8 @@ pub async fn rotate_secret(State(app): State<App>, caller: Caller, Path(id): Pat
     caller.may(Permission::MerchantsWrite)?;
     answer(&app, &caller, &body, async |keeper: Option<Keeper>| {
         let asked: RotateSecret = body.json(EmptyBody::MeansNoFields)?;
-        let kept = asked.old_valid_for.map_or(OLD_SECRET_KEPT, Span::from_secs);
-        if kept > OLD_SECRET_KEPT_MAX {
-            return Err(Problem::invalid("/old_valid_for", format!("expected at most {} seconds", OLD_SECRET_KEPT_MAX.secs())));
-        }
-        let id = credentials::merchant(&app.gateway.store, merchant_id(&id)?).await?.id;
+        let kept = asked.kept()?;
+        let id = credentials::merchant(&app.gateway.store, id_in_path("merchant", &id)?).await?.id;
         caller.prove(&app, Permission::MerchantsWrite).await?;
         let shown = |row: &MerchantRow, secret: Option<&SecretText>| Answer::json(StatusCode::OK, &NewMerchantView::of(row, secret));
         let keep = |row: &MerchantRow| keeper.as_ref().map(|keeper| keeper.keep(&shown(row, None)));
@@ -367,10 +363,8 @@ pub async fn list_keys(State(app): State<App>, caller: Caller, Params(query): Pa
         .merchant_id
         .map(|id| id.parse::<MerchantId>().map_err(|_| Problem::invalid("merchant_id", "expected the id of a merchant, mer_…")));
     let before = read_cursor(query.cursor)?;
-    let mut rows = app.gateway.store.api_keys(of.transpose()?, before, i64::from(limit).saturating_add(1)).await?;
-    let count = rows.len();
-    rows.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
-    let next_cursor = cursor_after(rows.last().map(|row| row.id.to_string()), count, limit);
+    let mut rows = app.gateway.store.api_keys(of.transpose()?, before, one_more(limit)).await?;
+    let next_cursor = cut_page(&mut rows, limit).map(|row| write_cursor(&row.id));
     Ok(Answer::json(StatusCode::OK, &KeyPage { data: rows.iter().map(KeyView::from).collect(), next_cursor }))
 }
 
@@ -475,7 +469,7 @@ pub async fn add_key(State(app): State<App>, caller: Caller, body: RawBody) -> R
         (status = 404, body = ProblemBody), (status = 503, body = ProblemBody)))]
 pub async fn revoke_key(State(app): State<App>, caller: Caller, Path(id): Path<String>) -> Result<Response, Problem> {
     caller.may(Permission::KeysWrite)?;
-    let id: KeyId = id.parse().map_err(|_| Problem::not_found("API key"))?;
+    let id: KeyId = id_in_path("API key", &id)?;
     caller.prove(&app, Permission::KeysWrite).await?;
     credentials::revoke_api_key(&app.gateway.store, id, &caller.doer()).await?;
     app.keys.forget(id);

@@ -11,6 +11,7 @@ use utoipa_swagger_ui::SwaggerUi;
 
 use super::{
     App, ProblemBody, api, chain, credentials, customers, events, inbox, login, notices, orders, people, plans, safe, security, wallets,
+    webhook_endpoints,
 };
 
 /// What the document says besides its calls.
@@ -112,6 +113,7 @@ fn calls() -> OpenApiRouter<App> {
         .routes(routes!(orders::admin_confirm_order))
         .routes(routes!(orders::admin_cancel_order))
         .routes(routes!(events::list_events))
+        .routes(routes!(events::admin_list_events))
         .routes(routes!(events::list_deliveries))
         .routes(routes!(events::get_delivery))
         .routes(routes!(events::retry_delivery))
@@ -154,6 +156,10 @@ fn calls() -> OpenApiRouter<App> {
         .routes(routes!(credentials::list_merchants, credentials::add_merchant))
         .routes(routes!(credentials::get_merchant, credentials::put_merchant))
         .routes(routes!(credentials::rotate_secret))
+        .routes(routes!(webhook_endpoints::list_endpoints, webhook_endpoints::add_endpoint))
+        .routes(routes!(webhook_endpoints::get_endpoint, webhook_endpoints::put_endpoint, webhook_endpoints::remove_endpoint))
+        .routes(routes!(webhook_endpoints::rotate_endpoint_secret))
+        .routes(routes!(webhook_endpoints::test_endpoint))
         .routes(routes!(credentials::list_keys, credentials::add_key))
         .routes(routes!(credentials::revoke_key))
         .routes(routes!(people::list_users, people::add_user))

@@ -8,13 +8,13 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tidegate_rules::audit::Action;
 use tidegate_rules::changes::DeliveryState;
-use tidegate_rules::id::{DeliveryId, MerchantId};
+use tidegate_rules::id::{DeliveryId, EndpointId, MerchantId};
 use tidegate_rules::notify::EventType;
 use tidegate_rules::people::Permission;
 use tidegate_rules::time::Time;
 use utoipa::{IntoParams, ToSchema};
 
-use super::api::{cursor_after, limit, moment, read_cursor};
+use super::api::{cut_page, limit, moment, one_more, read_cursor, write_cursor};
 use super::auth::{Caller, Scope};
 use super::idempotency::{Answer, Keeper, Kept, answer};
 use super::request::{EmptyBody, Params, RawBody};
@@ -23,7 +23,7 @@ use crate::clock;
 use crate::gateway::Wake;
 use crate::orders::{self, hash_text};
 use crate::problem::Problem;
-use crate::store::{AttemptRow, AuditFilter, DeliveryFilter, DeliveryRow, EventRow, OrderRow};
+use crate::store::{AttemptRow, AuditFilter, DeliveryFilter, DeliveryRow, EventFilter, EventRow, OrderRow};
 use crate::transactions;
 
 /// The most rows of the audit log that an order's story shows.
@@ -98,18 +98,93 @@ pub async fn list_events(State(app): State<App>, caller: Caller, Params(query): 
     caller.require(Scope::OrdersRead)?;
     let limit = limit(query.limit)?;
     let kind = query.kind.map(|name| event_type("type", &name)).transpose()?;
-    let store = &app.gateway.store;
-    let expected = || Problem::invalid("after", "expected the sequence or the id of an event");
-    let after = match query.after {
-        None => 0,
-        Some(id) if id.starts_with("evt_") => store.event_seq(&id).await?.ok_or_else(expected)?,
-        Some(number) => number.parse::<i64>().ok().filter(|number| *number >= 0).ok_or_else(expected)?,
-    };
-    let mut rows = store.events(caller.merchant()?, after, kind, i64::from(limit).saturating_add(1)).await?;
-    let more = u32::try_from(rows.len()).is_ok_and(|count| count > limit);
-    rows.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
-    let next_cursor = rows.last().filter(|_| more).map(|row| row.seq.to_string());
+    let after = place(&app, query.after).await?;
+    let filter = EventFilter { merchant: Some(caller.merchant()?), order: None, kind };
+    let (rows, next_cursor) = page(&app, filter, after, limit).await?;
     Ok(Answer::json(StatusCode::OK, &EventPage { data: rows.into_iter().map(EventView::from).collect(), next_cursor }))
+}
+
+/// The place in the order of commits that `after` names: a sequence, or the id of an event.
+async fn place(app: &App, after: Option<String>) -> Result<i64, Problem> {
+    let expected = || Problem::invalid("after", "expected the sequence or the id of an event");
+    match after {
+        None => Ok(0),
+        Some(id) if id.starts_with("evt_") => app.gateway.store.event_seq(&id).await?.ok_or_else(expected),
+        Some(number) => number.parse::<i64>().ok().filter(|number| *number >= 0).ok_or_else(expected),
+    }
+}
+
+/// A page of events, and the sequence that asks for the next.
+async fn page(app: &App, filter: EventFilter, after: i64, limit: u32) -> Result<(Vec<EventRow>, Option<String>), Problem> {
+    let mut rows = app.gateway.store.events(filter, after, one_more(limit)).await?;
+    let next_cursor = cut_page(&mut rows, limit).map(|row| row.seq.to_string());
+    Ok((rows, next_cursor))
+}
+
+/// One thing that happened, to whichever merchant.
+#[derive(Serialize, ToSchema)]
+pub struct AnyEventView {
+    #[serde(flatten)]
+    event: EventView,
+    /// Whose.
+    #[schema(example = "mer_019a5a0fca7e7bd0a3f2c8e1b4d96f70")]
+    merchant_id: String,
+    /// The order, permanent address or alert that it is about.
+    #[schema(example = "ord_019a5a0fca7e7bd0a3f2c8e1b4d96f70")]
+    subject_id: String,
+}
+
+impl From<EventRow> for AnyEventView {
+    fn from(row: EventRow) -> Self {
+        Self { merchant_id: row.merchant.to_string(), subject_id: row.subject.clone(), event: EventView::from(row) }
+    }
+}
+
+/// A page of everybody's events.
+#[derive(Serialize, ToSchema)]
+pub struct AnyEventPage {
+    /// Oldest first, in the order of commits.
+    data: Vec<AnyEventView>,
+    /// The `sequence` to ask for with `after` next; null while there is nothing more.
+    next_cursor: Option<String>,
+}
+
+/// Which of everybody's events to list.
+#[derive(Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct ListAnyEvents {
+    /// Those after this `sequence`, or after the event of this id; without it, from the first.
+    after: Option<String>,
+    /// Of this type, such as `order.paid`.
+    #[serde(rename = "type")]
+    kind: Option<String>,
+    /// Of this merchant.
+    merchant_id: Option<String>,
+    /// About this order, or this permanent address.
+    order_id: Option<String>,
+    /// How many, 1 to 200.
+    limit: Option<u32>,
+}
+
+/// List everything that happened to anybody, in the order of commits
+///
+/// As `GET /api/v1/events`, for operators: across merchants, with whose each event is and what it is
+/// about.
+#[utoipa::path(get, path = "/api/v1/admin/events", tag = "events", params(ListAnyEvents),
+    responses((status = 200, body = AnyEventPage), (status = 401, body = ProblemBody), (status = 403, body = ProblemBody), (status = 422, body = ProblemBody), (status = 503, body = ProblemBody)))]
+pub async fn admin_list_events(State(app): State<App>, caller: Caller, Params(query): Params<ListAnyEvents>) -> Result<Answer, Problem> {
+    caller.may(Permission::AllOrdersRead)?;
+    let limit = limit(query.limit)?;
+    let order = |text: String| text.parse().map_err(|_| Problem::invalid("order_id", "expected an order's id, such as ord_…"));
+    let filter = EventFilter {
+        merchant: query.merchant_id.map(|text| merchant_id("merchant_id", &text)).transpose()?,
+        order: query.order_id.map(order).transpose()?,
+        kind: query.kind.map(|name| event_type("type", &name)).transpose()?,
+    };
+    let after = place(&app, query.after).await?;
+    let (rows, next_cursor) = page(&app, filter, after, limit).await?;
+    Ok(Answer::json(StatusCode::OK, &AnyEventPage { data: rows.into_iter().map(AnyEventView::from).collect(), next_cursor }))
 }
 
 pub(super) fn event_type(pointer: &str, name: &str) -> Result<EventType, Problem> {
@@ -231,6 +306,9 @@ pub struct DeliveryView {
     subject_id: String,
     /// Where it goes. A query, which may hold a secret, is left out.
     url: String,
+    /// The webhook endpoint that it goes to; null for the merchant's `webhook_url`, or the order's
+    /// `callback_url`.
+    endpoint_id: Option<String>,
     /// `due`, `delivered` or `failed`.
     #[schema(example = "delivered")]
     status: String,
@@ -257,6 +335,7 @@ impl From<&DeliveryRow> for DeliveryView {
             merchant_id: row.merchant.to_string(),
             subject_id: row.subject.clone(),
             url: row.url.split(['?', '#']).next().unwrap_or_default().to_owned(),
+            endpoint_id: row.endpoint.map(|id| id.to_string()),
             status: match row.state {
                 DeliveryState::Due(_) => "due",
                 DeliveryState::Delivered => "delivered",
@@ -339,6 +418,8 @@ pub struct ListDeliveries {
     subject_id: Option<String>,
     /// Of this event.
     event_id: Option<String>,
+    /// To this webhook endpoint.
+    endpoint_id: Option<String>,
     /// Of events from this time on, RFC 3339.
     from: Option<String>,
     /// Of events up to this time, RFC 3339.
@@ -351,6 +432,10 @@ pub struct ListDeliveries {
 
 fn merchant_id(pointer: &str, text: &str) -> Result<MerchantId, Problem> {
     text.parse().map_err(|_| Problem::invalid(pointer, "expected a merchant's id, such as mer_…"))
+}
+
+fn endpoint_id(pointer: &str, text: &str) -> Result<EndpointId, Problem> {
+    text.parse().map_err(|_| Problem::invalid(pointer, "expected a webhook endpoint's id, such as whe_…"))
 }
 
 /// List outgoing webhooks and what became of them, newest first
@@ -368,6 +453,7 @@ pub async fn list_deliveries(State(app): State<App>, caller: Caller, Params(quer
         merchant: query.merchant_id.map(|text| merchant_id("merchant_id", &text)).transpose()?,
         subject: query.subject_id,
         event: query.event_id,
+        endpoint: query.endpoint_id.map(|text| endpoint_id("endpoint_id", &text)).transpose()?,
         from: moment("from", query.from)?,
         to: moment("to", query.to)?,
         before: read_cursor(query.cursor)?,
@@ -377,12 +463,10 @@ pub async fn list_deliveries(State(app): State<App>, caller: Caller, Params(quer
         .store
         .lately(|store| {
             let filter = filter.clone();
-            async move { store.deliveries(filter, i64::from(limit).saturating_add(1)).await }
+            async move { store.deliveries(filter, one_more(limit)).await }
         })
         .await?;
-    let count = rows.len();
-    rows.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
-    let next_cursor = cursor_after(rows.last().map(|row| row.id.to_string()), count, limit);
+    let next_cursor = cut_page(&mut rows, limit).map(|row| write_cursor(&row.id));
     Ok(Answer::json(StatusCode::OK, &DeliveryPage { data: rows.iter().map(DeliveryView::from).collect(), next_cursor }))
 }
 
@@ -411,12 +495,17 @@ pub async fn get_delivery(State(app): State<App>, caller: Caller, Path(id): Path
 ///
 /// Now and once, whatever its status; the tries of its schedule are kept.
 #[utoipa::path(post, path = "/api/v1/admin/webhook-deliveries/{id}/retry", tag = "events", params(("id" = String, Path), ("Idempotency-Key" = Option<String>, Header)),
-    responses((status = 202, body = DeliveryView), (status = 401, body = ProblemBody), (status = 403, body = ProblemBody), (status = 404, body = ProblemBody), (status = 409, body = ProblemBody), (status = 413, body = ProblemBody), (status = 422, body = ProblemBody), (status = 503, body = ProblemBody)))]
+    responses((status = 202, body = DeliveryView), (status = 401, body = ProblemBody), (status = 403, body = ProblemBody), (status = 404, body = ProblemBody), (status = 409, description = "endpoint_removed, idempotency_conflict", body = ProblemBody), (status = 413, body = ProblemBody), (status = 422, body = ProblemBody), (status = 503, body = ProblemBody)))]
 pub async fn retry_delivery(State(app): State<App>, caller: Caller, Path(id): Path<String>, body: RawBody) -> Result<Response, Problem> {
     caller.may(Permission::AllOrdersWrite)?;
     answer(&app, &caller, &body, async |_: Option<Keeper>| {
         let row = delivery(&app, &id).await?;
-        app.gateway.store.send_again(&[row.id], clock::now()).await?;
+        if app.gateway.store.send_again(&[row.id], clock::now()).await? == 0 {
+            return Err(Problem::conflict(
+                "endpoint_removed",
+                "the endpoint that this went to was removed: nothing is sent there any more",
+            ));
+        }
         app.gateway.signal(Wake::Delivery);
         let row = delivery(&app, &id).await?;
         Ok((Answer::json(StatusCode::ACCEPTED, &DeliveryView::from(&row)), Kept::NotYet))
@@ -435,12 +524,14 @@ pub struct Resend {
     to: Option<String>,
     /// Of this merchant alone.
     merchant_id: Option<String>,
+    /// To this webhook endpoint alone.
+    endpoint_id: Option<String>,
 }
 
 /// How many are sent again.
 #[derive(Serialize, ToSchema)]
 pub struct Resent {
-    /// So many are due now.
+    /// So many are due now. Those of endpoints that were removed are not.
     count: u64,
     /// There are more than one call takes: call again.
     more: bool,
@@ -457,15 +548,16 @@ pub async fn retry_deliveries(State(app): State<App>, caller: Caller, body: RawB
         let filter = DeliveryFilter {
             status: Some("failed".to_owned()),
             merchant: asked.merchant_id.map(|text| merchant_id("/merchant_id", &text)).transpose()?,
+            endpoint: asked.endpoint_id.map(|text| endpoint_id("/endpoint_id", &text)).transpose()?,
             from: moment("/from", Some(asked.from))?,
             to: moment("/to", asked.to)?.or(Some(now)),
             ..DeliveryFilter::default()
         };
         let rows = app.gateway.store.deliveries(filter, RESEND_MAX.saturating_add(1)).await?;
         let ids: Vec<DeliveryId> = rows.iter().map(|row| row.id).take(usize::try_from(RESEND_MAX).unwrap_or(0)).collect();
-        app.gateway.store.send_again(&ids, now).await?;
+        let count = app.gateway.store.send_again(&ids, now).await?;
         app.gateway.signal(Wake::Delivery);
-        let count = u64::try_from(ids.len()).unwrap_or(u64::MAX);
+        let count = u64::try_from(count).unwrap_or(u64::MAX);
         Ok((Answer::json(StatusCode::ACCEPTED, &Resent { count, more: rows.len() > ids.len() }), Kept::NotYet))
     })
     .await

@@ -32,7 +32,7 @@ pub fn order_query(uri: &Uri) -> Result<(OrderFilter, u32), Problem> {
 /// The cursor that stands for an id.
 #[must_use]
 pub fn cursor(id: &str) -> Option<String> {
-    api::cursor_after(Some(id.to_owned()), 2, 1)
+    Some(api::write_cursor(&id))
 }
 
 /// Where a request came from, by the header of a proxy in 10.0.0.0/8. Nothing, where the text cannot

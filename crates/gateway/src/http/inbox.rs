@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use tidegate_rules::people::Permission;
 use utoipa::{IntoParams, ToSchema};
 
-use super::api::{cursor_after, limit, read_cursor};
+use super::api::{cut_page, limit, one_more, read_cursor, write_cursor};
 use super::auth::Caller;
 use super::idempotency::Answer;
 use super::request::Params;
@@ -104,11 +104,9 @@ pub async fn list_payment_webhooks(State(app): State<App>, caller: Caller, Param
         .store
         .lately(|store| {
             let filter = filter.clone();
-            async move { store.inbox(filter, i64::from(limit).saturating_add(1)).await }
+            async move { store.inbox(filter, one_more(limit)).await }
         })
         .await?;
-    let count = rows.len();
-    rows.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
-    let next_cursor = cursor_after(rows.last().map(|row| row.id.to_string()), count, limit);
+    let next_cursor = cut_page(&mut rows, limit).map(|row| write_cursor(&row.id));
     Ok(Answer::json(StatusCode::OK, &InboxPage { data: rows.into_iter().map(InboxView::from).collect(), next_cursor }))
 }

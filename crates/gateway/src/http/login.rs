@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use tidegate_rules::id::SessionId;
 use utoipa::{IntoParams, ToSchema};
 
-use super::api::{cursor_after, limit, read_cursor};
+use super::api::{cut_page, limit, one_more, read_cursor, write_cursor};
 use super::auth::{Caller, address_of, cookie_name, is_https};
 use super::idempotency::Answer;
 use super::people::UserView;
@@ -184,10 +184,8 @@ pub async fn list_sessions(State(app): State<App>, caller: Caller, Params(query)
     let person = caller.person()?;
     let limit = limit(query.limit)?;
     let before = read_cursor(query.cursor)?;
-    let mut rows = app.gateway.store.sessions(person.user.id, clock::now(), before, i64::from(limit).saturating_add(1)).await?;
-    let count = rows.len();
-    rows.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
-    let next_cursor = cursor_after(rows.last().map(|row| row.id.to_string()), count, limit);
+    let mut rows = app.gateway.store.sessions(person.user.id, clock::now(), before, one_more(limit)).await?;
+    let next_cursor = cut_page(&mut rows, limit).map(|row| write_cursor(&row.id));
     let data = rows.iter().map(|row| SessionView::of(row, person.session.id)).collect();
     Ok(Answer::json(StatusCode::OK, &SessionPage { data, next_cursor }))
 }

@@ -32,6 +32,7 @@ mod request;
 mod safe;
 mod security;
 mod wallets;
+mod webhook_endpoints;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -63,6 +64,7 @@ pub use metrics::serve as serve_metrics;
 pub use people::{UserPage, UserView};
 pub use redirect::serve as serve_redirect;
 pub use wallets::{WalletPage, WalletView};
+pub use webhook_endpoints::{EndpointView, NewEndpointView};
 
 /// How long requests under way may take after a stop was asked for.
 const DRAIN_MAX: Duration = Duration::from_secs(4);

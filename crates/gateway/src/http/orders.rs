@@ -3,7 +3,7 @@
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::Response;
-use serde::{Deserialize, Deserializer};
+use serde::Deserialize;
 use serde_json::{Map, Value};
 use tidegate_rules::block::Network;
 use tidegate_rules::id::MerchantId;
@@ -14,7 +14,7 @@ use utoipa::ToSchema;
 use super::api::{CreateOrder, ListOrders, OrderPage, metadata_text, moment, page_of_orders, text, web_url};
 use super::auth::Caller;
 use super::idempotency::{Answer, Keeper, Kept, answer};
-use super::request::{EmptyBody, Params, RawBody};
+use super::request::{EmptyBody, Params, RawBody, not_null, or_null};
 use super::safe::checked_reason;
 use super::{App, ProblemBody};
 use crate::gateway::Gateway;
@@ -117,16 +117,6 @@ pub struct UpdateOrder {
     #[schema(value_type = Option<String>)]
     #[serde(default, deserialize_with = "or_null")]
     note: Option<Option<String>>,
-}
-
-/// A field that may be left out and may not be null.
-fn not_null<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<Option<T>, D::Error> {
-    T::deserialize(deserializer).map(Some)
-}
-
-/// A field that may be left out, and may be null to clear what is there.
-fn or_null<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<Option<Option<T>>, D::Error> {
-    Option::deserialize(deserializer).map(Some)
 }
 
 impl UpdateOrder {

@@ -8,7 +8,7 @@ use tidegate_rules::id::UserId;
 use tidegate_rules::people::{Permission, Role, UserStatus};
 use utoipa::ToSchema;
 
-use super::api::{cursor_after, limit, read_cursor};
+use super::api::{cut_page, limit, one_more, read_cursor, write_cursor};
 use super::auth::Caller;
 use super::idempotency::{Answer, Keeper, Kept, answer};
 use super::login::Page;
@@ -99,10 +99,8 @@ fn role(name: &str) -> Result<Role, Problem> {
 pub async fn list_users(State(app): State<App>, caller: Caller, Params(query): Params<Page>) -> Result<Answer, Problem> {
     caller.may(Permission::UsersRead)?;
     let limit = limit(query.limit)?;
-    let mut rows = app.gateway.store.users(read_cursor(query.cursor)?, i64::from(limit).saturating_add(1)).await?;
-    let count = rows.len();
-    rows.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
-    let next_cursor = cursor_after(rows.last().map(|row| row.id.to_string()), count, limit);
+    let mut rows = app.gateway.store.users(read_cursor(query.cursor)?, one_more(limit)).await?;
+    let next_cursor = cut_page(&mut rows, limit).map(|row| write_cursor(&row.id));
     Ok(Answer::json(StatusCode::OK, &UserPage { data: rows.iter().map(UserView::from).collect(), next_cursor }))
 }
 

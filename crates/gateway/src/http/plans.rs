@@ -9,7 +9,7 @@ use tidegate_rules::people::Permission;
 use tidegate_rules::time::Time;
 use utoipa::{IntoParams, ToSchema};
 
-use super::api::{cursor_after, limit, money, read_cursor, text};
+use super::api::{cut_page, limit, money, one_more, read_cursor, text, write_cursor};
 use super::auth::{Caller, Scope};
 use super::idempotency::{Answer, Keeper, Kept, answer};
 use super::orders::{main_merchant, merchant_named};
@@ -177,10 +177,8 @@ pub async fn list_plans(State(app): State<App>, caller: Caller, Params(query): P
         Some(id) => Some(id.parse().map_err(|_| Problem::invalid("merchant_id", "expected mer_…"))?),
         None => None,
     };
-    let mut rows = app.gateway.store.plans(merchant, read_cursor(query.cursor)?, i64::from(limit).saturating_add(1)).await?;
-    let count = rows.len();
-    rows.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
-    let next_cursor = cursor_after(rows.last().map(|row| row.id.clone()), count, limit);
+    let mut rows = app.gateway.store.plans(merchant, read_cursor(query.cursor)?, one_more(limit)).await?;
+    let next_cursor = cut_page(&mut rows, limit).map(|row| write_cursor(&row.id));
     Ok(Answer::json(StatusCode::OK, &PlanPage { data: rows.iter().map(PlanView::from).collect(), next_cursor }))
 }
 

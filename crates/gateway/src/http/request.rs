@@ -1,6 +1,7 @@
 //! Reads requests strictly: bodies as JSON with every field known, queries likewise. What is wrong
 //! is said with a pointer to it.
 
+use std::str::FromStr;
 use std::time::Duration;
 
 use axum::body::Bytes;
@@ -9,8 +10,8 @@ use axum::http::header::CONTENT_TYPE;
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode, Uri};
 use futures_util::StreamExt as _;
-use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Deserializer};
 
 use super::App;
 use crate::config::SecretText;
@@ -96,7 +97,7 @@ impl RawBody {
 pub struct Hidden(pub SecretText);
 
 impl<'de> Deserialize<'de> for Hidden {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         // A wrong type must not echo what was sent, which serde's own message would.
         match serde_json::Value::deserialize(deserializer)? {
             serde_json::Value::String(text) => Ok(Self(SecretText::new(text))),
@@ -170,6 +171,21 @@ fn invalid(parent: &str, message: &str) -> Problem {
         return Problem::invalid(&format!("{parent}/{field}"), "this field is needed");
     }
     Problem::invalid(if parent.is_empty() { "/" } else { parent }, message)
+}
+
+/// A field that may be left out and may not be null.
+pub(super) fn not_null<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<Option<T>, D::Error> {
+    T::deserialize(deserializer).map(Some)
+}
+
+/// A field that may be left out, and may be null to clear what is there.
+pub(super) fn or_null<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<Option<Option<T>>, D::Error> {
+    Option::deserialize(deserializer).map(Some)
+}
+
+/// The id in a path of a `kind` of thing. What is no id names nothing that there is.
+pub(super) fn id_in_path<T: FromStr>(kind: &str, text: &str) -> Result<T, Problem> {
+    text.parse().map_err(|_| Problem::not_found(kind))
 }
 
 /// A query whose every name is known.

@@ -5,15 +5,15 @@ use axum::http::StatusCode;
 use axum::response::Response;
 use serde::{Deserialize, Serialize};
 use tidegate_rules::alert::{AlertKind, AlertStatus};
-use tidegate_rules::id::{AlertId, WalletId};
+use tidegate_rules::id::AlertId;
 use tidegate_rules::people::Permission;
 use tidegate_rules::wallet::{RiskLevel, WalletStatus};
 use utoipa::{IntoParams, ToSchema};
 
-use super::api::{cursor_after, limit, read_cursor};
+use super::api::{cut_page, limit, one_more, read_cursor, write_cursor};
 use super::auth::{Caller, Scope};
 use super::idempotency::{Answer, Keeper, Kept, answer};
-use super::request::{EmptyBody, Params, RawBody};
+use super::request::{EmptyBody, Params, RawBody, id_in_path};
 use super::wallets::{WalletView, checked_name};
 use super::{App, ProblemBody};
 use crate::alerts::AlertView;
@@ -21,10 +21,6 @@ use crate::people::REASON_MAX;
 use crate::problem::Problem;
 use crate::safe::{self, Stats, Verdict};
 use crate::store::{AlertFilter, AuditFilter, AuditRow, WalletRow};
-
-fn wallet_id(text: &str) -> Result<WalletId, Problem> {
-    text.parse().map_err(|_| Problem::not_found("wallet"))
-}
 
 pub(super) fn checked_reason(reason: &str) -> Result<&str, Problem> {
     let reason = reason.trim();
@@ -64,7 +60,7 @@ pub async fn put_status(State(app): State<App>, caller: Caller, Path(id): Path<S
         let asked: PutStatus = body.json(EmptyBody::IsMalformed)?;
         let to = WalletStatus::from_name(&asked.status)
             .ok_or_else(|| Problem::invalid("/status", "expected available, occupied, cooldown, disabled or frozen"))?;
-        let row = safe::put_status(&app.gateway, wallet_id(&id)?, to, checked_reason(&asked.reason)?, &caller.doer()).await?;
+        let row = safe::put_status(&app.gateway, id_in_path("wallet", &id)?, to, checked_reason(&asked.reason)?, &caller.doer()).await?;
         Ok(shown(&row))
     })
     .await
@@ -92,7 +88,7 @@ pub async fn put_risk(State(app): State<App>, caller: Caller, Path(id): Path<Str
         let asked: PutRisk = body.json(EmptyBody::IsMalformed)?;
         let level = RiskLevel::from_name(&asked.risk_level)
             .ok_or_else(|| Problem::invalid("/risk_level", "expected low, watch, high or blocked"))?;
-        let row = safe::put_risk(&app.gateway, wallet_id(&id)?, level, checked_reason(&asked.reason)?, &caller.doer()).await?;
+        let row = safe::put_risk(&app.gateway, id_in_path("wallet", &id)?, level, checked_reason(&asked.reason)?, &caller.doer()).await?;
         Ok(shown(&row))
     })
     .await
@@ -106,7 +102,7 @@ pub async fn release(State(app): State<App>, caller: Caller, Path(id): Path<Stri
     caller.require(Scope::WalletsWrite)?;
     answer(&app, &caller, &body, async |_: Option<Keeper>| {
         let _: NoFields = body.json(EmptyBody::MeansNoFields)?;
-        let row = safe::release(&app.gateway, wallet_id(&id)?, &caller.doer()).await?;
+        let row = safe::release(&app.gateway, id_in_path("wallet", &id)?, &caller.doer()).await?;
         Ok(shown(&row))
     })
     .await
@@ -135,7 +131,7 @@ pub struct VerifyView {
     responses((status = 200, body = VerifyView), (status = 401, body = ProblemBody), (status = 403, body = ProblemBody), (status = 404, body = ProblemBody), (status = 503, body = ProblemBody)))]
 pub async fn verify(State(app): State<App>, caller: Caller, Path(id): Path<String>) -> Result<Answer, Problem> {
     caller.require(Scope::WalletsWrite)?;
-    let Verdict { wallet, wrong } = safe::verify_one(&app.gateway, wallet_id(&id)?, &caller.doer()).await?;
+    let Verdict { wallet, wrong } = safe::verify_one(&app.gateway, id_in_path("wallet", &id)?, &caller.doer()).await?;
     let view = VerifyView { id: wallet.id.to_string(), ok: wrong.is_none(), detail: wrong, wallet: WalletView::from(&wallet) };
     Ok(Answer::json(StatusCode::OK, &view))
 }
@@ -156,7 +152,7 @@ pub async fn update_wallet(State(app): State<App>, caller: Caller, Path(id): Pat
     caller.require(Scope::WalletsWrite)?;
     let asked: UpdateWallet = body.json(EmptyBody::IsMalformed)?;
     let name = checked_name("/name", Some(asked.name))?.unwrap_or_default();
-    let row = safe::rename(&app.gateway, wallet_id(&id)?, &name, &caller.doer()).await?;
+    let row = safe::rename(&app.gateway, id_in_path("wallet", &id)?, &name, &caller.doer()).await?;
     Ok(Answer::json(StatusCode::OK, &WalletView::from(&row)))
 }
 
@@ -211,12 +207,10 @@ pub async fn list_alerts(State(app): State<App>, caller: Caller, Params(query): 
         .store
         .lately(|store| {
             let filter = filter.clone();
-            async move { store.alerts(filter, i64::from(limit).saturating_add(1)).await }
+            async move { store.alerts(filter, one_more(limit)).await }
         })
         .await?;
-    let count = rows.len();
-    rows.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
-    let next_cursor = cursor_after(rows.last().map(|row| row.id.to_string()), count, limit);
+    let next_cursor = cut_page(&mut rows, limit).map(|row| write_cursor(&row.id));
     Ok(Answer::json(StatusCode::OK, &AlertPage { data: rows.iter().map(AlertView::from).collect(), next_cursor }))
 }
 
@@ -233,7 +227,7 @@ async fn alert_step(app: App, caller: Caller, id: String, body: RawBody, to: Ale
     answer(&app, &caller, &body, async |_: Option<Keeper>| {
         let asked: AlertWord = body.json(EmptyBody::MeansNoFields)?;
         let reason = asked.reason.as_deref().map(checked_reason).transpose()?;
-        let id: AlertId = id.parse().map_err(|_| Problem::not_found("alert"))?;
+        let id: AlertId = id_in_path("alert", &id)?;
         let row = safe::alert_step(&app.gateway, id, to, reason, &caller.doer()).await?;
         Ok((Answer::json(StatusCode::OK, &AlertView::from(&row)), Kept::NotYet))
     })
@@ -336,11 +330,9 @@ pub async fn list_audit(State(app): State<App>, caller: Caller, Params(query): P
         .store
         .lately(|store| {
             let filter = filter.clone();
-            async move { store.audit(filter, i64::from(limit).saturating_add(1)).await }
+            async move { store.audit(filter, one_more(limit)).await }
         })
         .await?;
-    let count = rows.len();
-    rows.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
-    let next_cursor = cursor_after(rows.last().map(|row| row.entry.seq.to_string()), count, limit);
+    let next_cursor = cut_page(&mut rows, limit).map(|row| write_cursor(&row.entry.seq));
     Ok(Answer::json(StatusCode::OK, &AuditPage { data: rows.iter().map(AuditView::from).collect(), next_cursor }))
 }

@@ -11,7 +11,7 @@ use tidegate_rules::people::Permission;
 use tidegate_rules::wallet::{WalletKind, WalletStatus};
 use utoipa::{IntoParams, ToSchema};
 
-use super::api::{cursor_after, limit, read_cursor};
+use super::api::{cut_page, limit, one_more, read_cursor, write_cursor};
 use super::auth::{Caller, Scope};
 use super::idempotency::{Answer, Keeper, Kept, answer};
 use super::request::{EmptyBody, Hidden, Params, RawBody};
@@ -263,12 +263,10 @@ pub async fn list_wallets(State(app): State<App>, caller: Caller, Params(query):
         .store
         .lately(|store| {
             let filter = filter.clone();
-            async move { store.wallets(filter, i64::from(limit).saturating_add(1)).await }
+            async move { store.wallets(filter, one_more(limit)).await }
         })
         .await?;
-    let count = rows.len();
-    rows.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
-    let next_cursor = cursor_after(rows.last().map(|row| row.id.to_string()), count, limit);
+    let next_cursor = cut_page(&mut rows, limit).map(|row| write_cursor(&row.id));
     Ok(Answer::json(StatusCode::OK, &WalletPage { data: rows.iter().map(WalletView::from).collect(), next_cursor }))
 }
 

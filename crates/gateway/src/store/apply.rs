@@ -19,11 +19,13 @@ use tidegate_rules::membership;
 use tidegate_rules::notify::{self, EventType};
 use tidegate_rules::order::{Depth, Facts, PaidBy, Purpose, Terms};
 use tidegate_rules::time::Time;
+use tidegate_rules::webhook_endpoint::takes;
 
 use super::instances::{self, claim_text};
 use super::notices;
 use super::rows::{DEPOSITS, OPEN_AMOUNT, parse};
 use super::safe::alert;
+use super::webhook_endpoints::{self, Outgoing};
 use super::{Commit, Engine, StoreError, people};
 use crate::alerts::AlertView;
 use crate::plans::ActivatedView;
@@ -71,10 +73,8 @@ pub(super) async fn apply(db: &mut AnyConnection, engine: Engine, group: &[&Chan
     insert_leases(db, &all(group, |changes| &changes.new_leases)).await?;
     insert_balances(db, &all(group, |changes| &changes.balances)).await?;
     insert_journal(db, &all(group, |changes| &changes.journal)).await?;
-    if engine == Engine::Postgres && group.iter().any(|changes| tells(changes)) {
-        // Numbers are given here and become visible at the commit. Whoever lists events waits until
-        // nobody is in between, or he would miss the one that comes late (I10).
-        sqlx::query("SELECT pg_advisory_xact_lock_shared($1)").bind(EVENTS_LOCK).execute(&mut *db).await?;
+    if engine == Engine::Postgres {
+        lock_events(db, group).await?;
     }
     insert_events(db, &all(group, |changes| &changes.events)).await?;
     for period in all(group, |changes| &changes.new_periods) {
@@ -105,6 +105,9 @@ pub(super) async fn apply(db: &mut AnyConnection, engine: Engine, group: &[&Chan
     for (merchant, events) in all(group, |changes| &changes.webhook_events) {
         must!(put_webhook_events(db, *merchant, events.as_deref()));
     }
+    for change in all(group, |changes| &changes.endpoints) {
+        must!(webhook_endpoints::change(db, change));
+    }
     insert_api_keys(db, &all(group, |changes| &changes.new_api_keys)).await?;
     for change in all(group, |changes| &changes.people) {
         must!(people::change(db, change));
@@ -123,7 +126,24 @@ pub(super) async fn apply(db: &mut AnyConnection, engine: Engine, group: &[&Chan
     Ok(Commit::Done)
 }
 
-/// Held on PostgreSQL by all who number events, and for a moment by who lists them (any number will do).
+/// PostgreSQL: takes the lock that lets everybody see events whole.
+async fn lock_events(db: &mut AnyConnection, group: &[&Changes]) -> Result<(), sqlx::Error> {
+    let lock = if group.iter().any(|changes| !changes.endpoints.is_empty()) {
+        // What is being told now has read the endpoints as they were: it commits first.
+        "SELECT pg_advisory_xact_lock($1)"
+    } else if group.iter().any(|changes| tells(changes)) {
+        // Numbers are given here and become visible at the commit. Whoever lists events waits until
+        // nobody is in between, or he would miss the one that comes late (I10).
+        "SELECT pg_advisory_xact_lock_shared($1)"
+    } else {
+        return Ok(());
+    };
+    sqlx::query(lock).bind(EVENTS_LOCK).execute(db).await?;
+    Ok(())
+}
+
+/// Held on PostgreSQL by all who number events, alone by who changes endpoints, and for a moment alone by
+/// who lists events (any number will do).
 pub(super) const EVENTS_LOCK: i64 = 0x7469_6465_6576_6e74;
 
 /// Whether any of it may write an event.
@@ -710,8 +730,50 @@ async fn record_transfer(db: &mut AnyConnection, change: &TransferChange) -> App
     Ok(Commit::Done)
 }
 
-/// I10: an event is written with its cause, and so is its delivery.
+/// I10: an event is written with its cause, and so are its deliveries.
 async fn insert_events(db: &mut AnyConnection, events: &[&NewEvent]) -> Result<(), sqlx::Error> {
+    if events.is_empty() {
+        return Ok(());
+    }
+    insert_untold(db, events).await?;
+    let mut outgoing: Vec<Outgoing<'_>> = events.iter().filter_map(|event| of_merchant(event)).collect();
+    outgoing.extend(webhook_endpoints::fan_out(db, events).await?);
+    let outgoing: Vec<&Outgoing<'_>> = outgoing.iter().collect();
+    write_rows(
+        db,
+        &outgoing,
+        "(?,?,?,?,?,?,?,'due',0,?,?)",
+        |rows| {
+            format!(
+                "INSERT INTO payment_webhooks (id, event_id, merchant_id, subject_id, url, origin, event_at, status, tries, due_at, endpoint_id) \
+                 VALUES {rows}"
+            )
+        },
+        |statement, Outgoing { id, event, url, endpoint }| {
+            statement
+                .bind(id.to_string())
+                .bind(event.id.to_string())
+                .bind(event.merchant.to_string())
+                .bind(event.subject.to_string())
+                .bind(url.clone())
+                .bind(origin(url))
+                .bind(event.at.millis())
+                .bind(event.at.millis())
+                .bind(endpoint.clone())
+        },
+    )
+    .await?;
+    Ok(())
+}
+
+/// The delivery to the merchant's URL, or to the order's.
+fn of_merchant(event: &NewEvent) -> Option<Outgoing<'_>> {
+    let (id, url) = event.delivery.as_ref()?;
+    Some(Outgoing { id: *id, event, url: url.clone(), endpoint: None })
+}
+
+/// Events that are listed, and sent to nobody.
+async fn insert_untold(db: &mut AnyConnection, events: &[&NewEvent]) -> Result<(), sqlx::Error> {
     write_rows(
         db,
         events,
@@ -725,28 +787,6 @@ async fn insert_events(db: &mut AnyConnection, events: &[&NewEvent]) -> Result<(
                 .bind(event.subject.to_string())
                 .bind(event.at.millis())
                 .bind(event.body.as_str())
-        },
-    )
-    .await?;
-    let told: Vec<&NewEvent> = events.iter().filter(|event| event.delivery.is_some()).copied().collect();
-    write_rows(
-        db,
-        &told,
-        "(?,?,?,?,?,?,?,'due',0,?)",
-        |rows| {
-            format!("INSERT INTO payment_webhooks (id, event_id, merchant_id, subject_id, url, origin, event_at, status, tries, due_at) VALUES {rows}")
-        },
-        |statement, event| {
-            let Some((id, url)) = &event.delivery else { return statement };
-            statement
-                .bind(id.to_string())
-                .bind(event.id.to_string())
-                .bind(event.merchant.to_string())
-                .bind(event.subject.to_string())
-                .bind(url.as_str())
-                .bind(origin(url))
-                .bind(event.at.millis())
-                .bind(event.at.millis())
         },
     )
     .await?;
@@ -830,6 +870,8 @@ pub(super) const fn place(place: SealedIn) -> (&'static str, &'static str, &'sta
         SealedIn::SourceMac => ("key_sources", "id", "mac"),
         SealedIn::WebhookSecret => ("merchants", "id", "webhook_secret"),
         SealedIn::PreviousSecret => ("merchants", "id", "previous_secret"),
+        SealedIn::EndpointSecret => ("webhook_endpoints", "id", "secret"),
+        SealedIn::PreviousEndpointSecret => ("webhook_endpoints", "id", "previous_secret"),
         SealedIn::TotpSecret => ("users", "id", "totp_secret"),
         SealedIn::Setting => ("settings", "name", "value"),
     }
@@ -1030,9 +1072,8 @@ async fn tell_alert(db: &mut AnyConnection, id: &str, event: EventId, at: Time) 
     let row = sqlx::query("SELECT * FROM alerts WHERE id = $1").bind(id).fetch_one(&mut *db).await?;
     let unreadable = |error: StoreError| sqlx::Error::Decode(error.to_string().into());
     let alert = alert(&row).map_err(unreadable)?;
-    let wanted = owner.try_get::<Option<String>, _>("webhook_events")?;
-    let is_wanted = wanted.is_none_or(|wanted| wanted.split(' ').any(|one| one == EventType::WalletAlert.name()));
-    let url = owner.try_get::<Option<String>, _>("webhook_url")?.filter(|_| alert.kind.is_sent() && is_wanted);
+    let is_wanted = takes(owner.try_get::<Option<String>, _>("webhook_events")?.as_deref(), EventType::WalletAlert);
+    let url = owner.try_get::<Option<String>, _>("webhook_url")?.filter(|_| is_wanted);
     let told = NewEvent {
         id: event,
         kind: EventType::WalletAlert,
@@ -1042,7 +1083,7 @@ async fn tell_alert(db: &mut AnyConnection, id: &str, event: EventId, at: Time) 
         body: serde_json::to_string(&notify::body(EventType::WalletAlert, at, &AlertView::from(&alert))).unwrap_or_default(),
         delivery: url.map(|url| (event.delivery(), url)),
     };
-    insert_events(db, &[&told]).await
+    if alert.kind.is_sent() { insert_events(db, &[&told]).await } else { insert_untold(db, &[&told]).await }
 }
 
 async fn change_delivery(db: &mut AnyConnection, change: &DeliveryChange) -> Result<(), sqlx::Error> {

@@ -3,14 +3,47 @@
 use sqlx::Row as _;
 use sqlx::any::AnyRow;
 use tidegate_rules::changes::DeliveryState;
-use tidegate_rules::id::{DeliveryId, MerchantId};
+use tidegate_rules::id::{DeliveryId, EndpointId, MerchantId, OrderId};
 use tidegate_rules::notify::EventType;
 use tidegate_rules::time::{Span, Time};
 
 use super::apply::EVENTS_LOCK;
 use super::read::{Arg, IN_MAX, Where};
-use super::rows::{Found, event, number, number_some, parse, small, time, time_some};
+use super::rows::{Found, event, number, number_some, parse, parse_some, small, time, time_some};
 use super::{Engine, EventRow, Store, StoreError};
+
+/// Which events to list.
+#[derive(Clone, Debug, Default)]
+pub struct EventFilter {
+    /// One merchant's; everybody's without it.
+    pub merchant: Option<MerchantId>,
+    /// About this order.
+    pub order: Option<OrderId>,
+    /// Of this type.
+    pub kind: Option<EventType>,
+}
+
+impl EventFilter {
+    /// The one query, without its limit. The narrowest filter leads: the others are kept from SQLite's
+    /// planner, which knows nothing of how many rows there are.
+    fn query(self, engine: Engine, after: i64, horizon: i64) -> Where {
+        let aside = |another_leads: bool| another_leads && engine == Engine::Sqlite;
+        let (by_order, by_merchant) = (self.order.is_some(), self.merchant.is_some());
+        let mut query = Where::new("SELECT * FROM events");
+        query.and("subject_id = ?", self.order.map(|order| Arg::Text(order.to_string())));
+        query.and(
+            if aside(by_order) { "COALESCE(merchant_id, '') = ?" } else { "merchant_id = ?" },
+            self.merchant.map(|merchant| Arg::Text(merchant.to_string())),
+        );
+        query.and(
+            if aside(by_order || by_merchant) { "COALESCE(kind, '') = ?" } else { "kind = ?" },
+            self.kind.map(|kind| Arg::Text(kind.name().into())),
+        );
+        query.and("seq > ?", Some(Arg::Number(after)));
+        query.and("seq <= ?", Some(Arg::Number(horizon)));
+        query.then("ORDER BY seq")
+    }
+}
 
 /// Which deliveries to list.
 #[derive(Clone, Debug, Default)]
@@ -23,6 +56,8 @@ pub struct DeliveryFilter {
     pub subject: Option<String>,
     /// Of this event.
     pub event: Option<String>,
+    /// To this endpoint.
+    pub endpoint: Option<EndpointId>,
     /// Of events from this time on.
     pub from: Option<Time>,
     /// Of events up to this time.
@@ -46,6 +81,8 @@ pub struct DeliveryRow {
     pub subject: String,
     /// Where to.
     pub url: String,
+    /// To which endpoint; `None` for the merchant's URL, or the order's.
+    pub endpoint: Option<EndpointId>,
     /// Where it stands.
     pub state: DeliveryState,
     /// Tries by the schedule.
@@ -80,7 +117,7 @@ pub struct AttemptRow {
 }
 
 const DELIVERIES: &str = "SELECT w.id, w.event_id, w.merchant_id, w.subject_id, w.url, w.status, w.due_at, w.tries, w.last_code, w.last_error, \
-     w.last_tried_at, w.event_at, e.kind, e.body FROM payment_webhooks w JOIN events e ON e.id = w.event_id";
+     w.last_tried_at, w.event_at, w.endpoint_id, e.kind, e.body FROM payment_webhooks w JOIN events e ON e.id = w.event_id";
 
 impl Store {
     /// The place of the newest event before which none is missing: all that are numbered lower are
@@ -101,16 +138,16 @@ impl Store {
         Ok(horizon)
     }
 
-    /// A merchant's events after a place in the order of commits, in that order. None that is
-    /// committed later has a place among them.
-    pub async fn events(&self, merchant: MerchantId, after: i64, kind: Option<EventType>, limit: i64) -> Found<Vec<EventRow>> {
+    /// Events after a place in the order of commits, in that order. None that is committed later has a
+    /// place among them.
+    pub async fn events(&self, filter: EventFilter, after: i64, limit: i64) -> Found<Vec<EventRow>> {
         let horizon = self.events_horizon(after).await?;
-        let mut query = Where::new("SELECT seq, id, kind, at, body FROM events");
-        query.and("seq <= ?", Some(Arg::Number(horizon)));
-        query.and("merchant_id = ?", Some(Arg::Text(merchant.to_string())));
-        query.and("seq > ?", Some(Arg::Number(after)));
-        query.and("kind = ?", kind.map(|kind| Arg::Text(kind.name().into())));
-        query.then(&format!("ORDER BY seq LIMIT {limit}")).fetch(self).await?.iter().map(event).collect()
+        filter.query(self.engine, after, horizon).then(&format!("LIMIT {limit}")).fetch(self).await?.iter().map(event).collect()
+    }
+
+    /// How the database would look for such a page, in its own words: for whoever tends the indexes.
+    pub async fn explain_events(&self, filter: EventFilter, limit: i64) -> Found<Vec<String>> {
+        filter.query(self.engine, 0, i64::MAX).then(&format!("LIMIT {limit}")).explain(self).await
     }
 
     /// A page of deliveries, newest first.
@@ -120,6 +157,7 @@ impl Store {
         query.and("w.merchant_id = ?", filter.merchant.map(|merchant| Arg::Text(merchant.to_string())));
         query.and("w.subject_id = ?", filter.subject.map(Arg::Text));
         query.and("w.event_id = ?", filter.event.map(Arg::Text));
+        query.and("w.endpoint_id = ?", filter.endpoint.map(|endpoint| Arg::Text(endpoint.to_string())));
         // An id begins with the time of its event.
         let bound = |time: Time, byte: u8| Arg::Text(DeliveryId::new(time, [byte; 10]).to_string());
         query.and("w.id >= ?", filter.from.map(|time| bound(time, 0)));
@@ -157,8 +195,9 @@ impl Store {
     }
 
     /// Makes deliveries due now, beside their schedules: what they were is kept, and comes back when
-    /// the try fails.
-    pub async fn send_again(&self, ids: &[DeliveryId], now: Time) -> Found<()> {
+    /// the try fails. How many: one to an endpoint that was removed is not.
+    pub async fn send_again(&self, ids: &[DeliveryId], now: Time) -> Found<usize> {
+        let mut count: usize = 0;
         for chunk in ids.chunks(IN_MAX) {
             let mut query = Where::new(&format!(
                 "UPDATE payment_webhooks SET before_status = COALESCE(before_status, status), before_due_at = COALESCE(before_due_at, due_at), \
@@ -166,9 +205,11 @@ impl Store {
                 now.millis()
             ));
             query.is_in("id", chunk.iter().map(ToString::to_string));
-            query.fetch(self).await?;
+            let there = "SELECT 1 FROM webhook_endpoints e WHERE e.id = endpoint_id AND e.removed_at IS NULL";
+            let changed = query.then(&format!("AND (endpoint_id IS NULL OR EXISTS ({there})) RETURNING id")).fetch(self).await?;
+            count = count.saturating_add(changed.len());
         }
-        Ok(())
+        Ok(count)
     }
 }
 
@@ -194,6 +235,7 @@ fn delivery(row: &AnyRow) -> Found<DeliveryRow> {
         merchant: parse(row, "merchant_id")?,
         subject: row.try_get("subject_id")?,
         url: row.try_get("url")?,
+        endpoint: parse_some(row, "endpoint_id")?,
         state: state(&row.try_get::<String, _>("status")?, time(row, "due_at")?)?,
         tries: small(row, "tries")?,
         last_code: code(row, "last_code")?,

@@ -21,6 +21,7 @@ mod replica;
 mod rows;
 mod safe;
 mod schema;
+mod webhook_endpoints;
 
 use std::time::Duration;
 
@@ -31,7 +32,7 @@ use tidegate_rules::time::Time;
 use tokio::sync::{mpsc, oneshot};
 
 pub use chain::{BalanceRow, HintRow, JobRow, JobStatus};
-pub use events::{AttemptRow, DeliveryFilter, DeliveryRow};
+pub use events::{AttemptRow, DeliveryFilter, DeliveryRow, EventFilter};
 pub use fuse::{Fuse, Side};
 pub use inbox::{InboxFilter, InboxRow, NewInbox, Outcome};
 pub use instances::Queue;
@@ -44,6 +45,7 @@ pub use rows::{
     marks,
 };
 pub use safe::{AlertFilter, AlertRow, AuditFilter, AuditRow, SourceRow};
+pub use webhook_endpoints::{EndpointRow, REMOVED};
 
 /// How many waiting requests the SQLite writer commits together at most.
 const GROUP_MAX: usize = 128;

@@ -254,7 +254,8 @@ impl Store {
         Ok(found.is_some())
     }
 
-    /// Forgets sessions that ended long ago, and previous webhook secrets that sign no more.
+    /// Forgets sessions that ended and endpoints that were removed long ago, and previous webhook secrets
+    /// that sign no more.
     pub(super) async fn forget_credentials(&self, now: Time) -> Found<()> {
         let long_ago = now.minus(ENDED_KEPT).millis();
         sqlx::query("DELETE FROM sessions WHERE expires_at < $1 OR ended_at < $1").bind(long_ago).execute(&self.readers).await?;
@@ -262,7 +263,7 @@ impl Store {
             .bind(now.millis())
             .execute(&self.readers)
             .await?;
-        Ok(())
+        self.forget_endpoints(now).await
     }
 }
 

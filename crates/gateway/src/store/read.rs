@@ -19,7 +19,7 @@ use super::events::state;
 use super::instances::UNCLAIMED;
 use super::rows::{
     DueDelivery, EventRow, Found, KeptAnswerRow, NetworkRow, OrderRow, TransferRow, WalletCount, WalletRow, address, depth_of, event,
-    lease, named, network, number, number_some, order_row, parse, time, time_some, transfer, wallet,
+    lease, named, network, number, number_some, order_row, parse, parse_some, time, time_some, transfer, wallet,
 };
 use super::{Engine, Store, StoreError};
 
@@ -175,6 +175,16 @@ impl Where {
             };
         }
         Ok(query.fetch_all(&store.readers).await?)
+    }
+
+    /// How the database would do it, in its own words.
+    pub(super) async fn explain(mut self, store: &Store) -> Found<Vec<String>> {
+        let (explain, column) = match store.engine {
+            Engine::Sqlite => ("EXPLAIN QUERY PLAN ", "detail"),
+            Engine::Postgres => ("EXPLAIN ", "QUERY PLAN"),
+        };
+        self.sql.insert_str(0, explain);
+        self.fetch(store).await?.iter().map(|row| Ok(row.try_get(column)?)).collect()
     }
 }
 
@@ -561,13 +571,7 @@ impl Store {
 
     /// How the database would look for such a page, in its own words: for whoever tends the indexes.
     pub async fn explain_orders(&self, filter: OrderFilter, limit: i64) -> Found<Vec<String>> {
-        let (explain, column) = match self.engine {
-            Engine::Sqlite => ("EXPLAIN QUERY PLAN ", "detail"),
-            Engine::Postgres => ("EXPLAIN ", "QUERY PLAN"),
-        };
-        let mut query = filter.query(self.engine).then(&format!("LIMIT {limit}"));
-        query.sql.insert_str(0, explain);
-        query.fetch(self).await?.iter().map(|row| Ok(row.try_get(column)?)).collect()
+        filter.query(self.engine).then(&format!("LIMIT {limit}")).explain(self).await
     }
 
     /// Adds leases and transfers to rows of orders.
@@ -600,7 +604,7 @@ impl Store {
 
     /// The events of an order after a place in the order of commits.
     pub async fn order_events(&self, id: OrderId, after: i64) -> Found<Vec<EventRow>> {
-        let rows = sqlx::query("SELECT seq, id, kind, at, body FROM events WHERE subject_id = $1 AND seq > $2 ORDER BY seq")
+        let rows = sqlx::query("SELECT * FROM events WHERE subject_id = $1 AND seq > $2 ORDER BY seq")
             .bind(id.to_string())
             .bind(after)
             .fetch_all(&self.readers)
@@ -616,7 +620,7 @@ impl Store {
     /// Which deliveries are due, oldest first, leaving out receivers that are busy?
     pub async fn due_deliveries(&self, now: Time, busy: &[String], limit: i64) -> Found<Vec<DueDelivery>> {
         let mut query = Where::new(
-            "SELECT w.id, w.event_id, w.merchant_id, w.subject_id, w.url, w.origin, w.event_at, w.tries, w.before_status, w.before_due_at, e.kind, e.body FROM payment_webhooks w JOIN events e ON e.id = w.event_id",
+            "SELECT w.id, w.event_id, w.merchant_id, w.subject_id, w.url, w.origin, w.event_at, w.tries, w.before_status, w.before_due_at, w.endpoint_id, e.kind, e.body FROM payment_webhooks w JOIN events e ON e.id = w.event_id",
         );
         query.and("w.due_at <= ?", Some(Arg::Number(now.millis())));
         query.sql.push_str(" AND w.status = 'due'");
@@ -641,6 +645,7 @@ impl Store {
                     event_id: row.try_get("event_id")?,
                     kind: row.try_get("kind")?,
                     merchant: parse(row, "merchant_id")?,
+                    endpoint: parse_some(row, "endpoint_id")?,
                     subject: parse(row, "subject_id")?,
                     url: row.try_get("url")?,
                     origin: row.try_get("origin")?,

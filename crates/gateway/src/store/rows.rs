@@ -12,7 +12,7 @@ use tidegate_rules::amount::Amount;
 use tidegate_rules::block::{Address, BlockRef, Hash, Network, TransferKey};
 use tidegate_rules::books::Difference;
 use tidegate_rules::changes::{DeliveryState, Details, Recorded};
-use tidegate_rules::id::{DeliveryId, KeyId, LeaseId, MerchantId, OrderId, SourceId, Subject, TransferId, WalletId};
+use tidegate_rules::id::{DeliveryId, EndpointId, KeyId, LeaseId, MerchantId, OrderId, SourceId, Subject, TransferId, WalletId};
 use tidegate_rules::lease::Lease;
 use tidegate_rules::notify::EventType;
 use tidegate_rules::order::{
@@ -20,6 +20,7 @@ use tidegate_rules::order::{
 };
 use tidegate_rules::time::{Span, Time};
 use tidegate_rules::wallet::{RiskLevel, WalletKind, WalletStatus};
+use tidegate_rules::webhook_endpoint::takes;
 use tidegate_vault::SealedKey;
 
 use super::StoreError;
@@ -50,7 +51,7 @@ impl MerchantRow {
     /// Whether its receivers want to hear of such events.
     #[must_use]
     pub fn wants(&self, kind: EventType) -> bool {
-        self.webhook_events.as_ref().is_none_or(|wanted| wanted.split(' ').any(|one| one == kind.name()))
+        takes(self.webhook_events.as_deref(), kind)
     }
 }
 
@@ -225,6 +226,10 @@ pub struct EventRow {
     pub kind: String,
     /// When.
     pub at: Time,
+    /// Whose.
+    pub merchant: MerchantId,
+    /// What it is about, by its id.
+    pub subject: String,
     /// The body of its webhook.
     pub body: String,
 }
@@ -238,8 +243,10 @@ pub struct DueDelivery {
     pub event_id: String,
     /// What happened.
     pub kind: String,
-    /// Whose secret signs it.
+    /// Whose secret signs it, unless it goes to an endpoint.
     pub merchant: MerchantId,
+    /// The endpoint that it goes to, whose secret signs it.
+    pub endpoint: Option<EndpointId>,
     /// What it is about.
     pub subject: Subject,
     /// Where to.
@@ -413,6 +420,8 @@ pub(super) fn event(row: &AnyRow) -> Found<EventRow> {
         id: row.try_get("id")?,
         kind: row.try_get("kind")?,
         at: time(row, "at")?,
+        merchant: parse(row, "merchant_id")?,
+        subject: row.try_get("subject_id")?,
         body: row.try_get("body")?,
     })
 }

@@ -15,6 +15,7 @@ const MIGRATIONS: &[(i64, &str, &str)] = &[
     (5, "notices", include_str!("../../migrations/0005_notices.sql")),
     (6, "people", include_str!("../../migrations/0006_people.sql")),
     (7, "doors", include_str!("../../migrations/0007_doors.sql")),
+    (8, "endpoints", include_str!("../../migrations/0008_endpoints.sql")),
     (9, "instances", include_str!("../../migrations/0009_instances.sql")),
 ];
 

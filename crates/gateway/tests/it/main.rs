@@ -72,3 +72,4 @@ mod start;
 mod store_contract;
 mod tls;
 mod tools;
+mod webhook_endpoints;

@@ -217,6 +217,30 @@ async fn everything_that_happened_is_listed_in_its_order() {
     for wrong in ["-1", "x", "evt_0123"] {
         api.get(&format!("/api/v1/events?after={wrong}")).await.points_at("after");
     }
+
+    // The same for an operator, across merchants.
+    let admin = Operator::of(&shop).api(&shop);
+    let everybody = async |query: &str| admin.get(&format!("/api/v1/admin/events?{query}")).await.expect(200).json();
+    let all = everybody("").await;
+    let of_shop = |event: &&Value| event["merchant_id"] == json!(shop.merchant.id);
+    let ours: Vec<Value> = all["data"].as_array().unwrap().iter().filter(of_shop).cloned().collect();
+    let is_same =
+        |(ours, theirs): (&Value, &Value)| ["id", "sequence", "type", "timestamp", "data"].iter().all(|name| ours[name] == theirs[name]);
+    assert!(ours.len() == events.len() && ours.iter().zip(events).all(is_same), "{all}");
+    assert_eq!((&ours[0]["subject_id"], all["data"].as_array().unwrap().len()), (&json!(one.id), 5), "{all}");
+    assert_eq!(everybody(&format!("merchant_id={}", shop.merchant.id)).await["data"], json!(ours));
+    let of_two = everybody(&format!("order_id={}", two.id)).await;
+    assert_eq!(kinds(&of_two), ["order.pending", "order.confirming", "order.paid"]);
+    assert_eq!(kinds(&everybody(&format!("order_id={}&type=order.paid&merchant_id={}", two.id, shop.merchant.id)).await), ["order.paid"]);
+    assert_eq!(kinds(&everybody("type=order.pending&limit=2").await), ["order.pending", "order.pending"]);
+    let page = everybody("limit=4").await;
+    assert_eq!(everybody(&format!("after={}", page["next_cursor"].as_str().unwrap())).await["data"], json!([all["data"][4]]));
+    for (query, pointer) in
+        [("merchant_id=main", "merchant_id"), ("order_id=alr_1", "order_id"), ("type=order.eaten", "type"), ("after=x", "after")]
+    {
+        admin.get(&format!("/api/v1/admin/events?{query}")).await.points_at(pointer);
+    }
+    api.get("/api/v1/admin/events").await.problem(403, "insufficient_scope");
 }
 
 #[tokio::test]

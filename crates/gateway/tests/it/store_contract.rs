@@ -15,7 +15,8 @@ use proptest::test_runner::{Config, TestRunner};
 use sqlx::{AssertSqlSafe, Connection as _, Row as _};
 use tidegate::clock::id_bytes;
 use tidegate::store::{
-    AlertFilter, AuditFilter, Commit, DeliveryFilter, Engine, JobRow, JobStatus, Migrate, NoticeFilter, OrderFilter, OrderRow, Queue,
+    AlertFilter, AuditFilter, Commit, DeliveryFilter, Engine, EventFilter, JobRow, JobStatus, Migrate, NoticeFilter, OrderFilter, OrderRow,
+    Queue,
     Store, StoreError, TransferRow, WalletFilter,
 };
 use tidegate_rules::alert::{AlertKind, AlertStatus};
@@ -28,7 +29,8 @@ use tidegate_rules::changes::{
     Reconciled, Recorded, Reseal, SealedIn, TemplateChange, Told, ToldMark, TransferChange, WalletChange, WalletMove,
 };
 use tidegate_rules::id::{
-    AlertId, DeliveryId, EventId, JobId, KeyId, LeaseId, MerchantId, NoticeId, OrderId, SessionId, SourceId, TransferId, UserId, WalletId,
+    AlertId, DeliveryId, EndpointId, EventId, JobId, KeyId, LeaseId, MerchantId, NoticeId, OrderId, SessionId, SourceId, TransferId,
+    UserId, WalletId,
 };
 use tidegate_rules::lease::Lease;
 use tidegate_rules::notification::{Channel, Language, NoticeStatus, Topic};
@@ -37,6 +39,7 @@ use tidegate_rules::order::{self, Confirmation, Depth, Exception, Facts, Mark, O
 use tidegate_rules::people::{NewSession, NewUser, PeopleChange, Role, UserMove, UserStatus};
 use tidegate_rules::time::{Span, Time};
 use tidegate_rules::wallet::{RiskLevel, WalletKind, WalletStatus, lease_ended, may_lease};
+use tidegate_rules::webhook_endpoint::{ENDPOINTS_MAX, EndpointChange, EndpointState, EndpointTerms, NewEndpoint, REMOVED_KEPT};
 
 use crate::postgres;
 
@@ -74,6 +77,8 @@ contract!(
     a_shops_number_is_used_once_per_merchant,
     an_answer_is_kept_once_and_read_back,
     i10_events_keep_the_order_of_commits,
+    events_are_found_by_whose_they_are_by_order_and_by_type,
+    every_filter_of_events_has_an_index,
     deliveries_come_due_and_busy_receivers_are_left_out,
     one_alert_for_one_thing,
     wallets_appear_with_their_epoch_and_none_is_skipped,
@@ -97,6 +102,9 @@ contract!(
     a_code_is_used_once,
     sessions_begin_are_listed_and_end,
     a_webhook_secret_is_replaced_where_it_stands,
+    an_event_goes_to_every_endpoint_that_takes_it,
+    endpoints_change_from_where_they_were_read,
+    a_removed_endpoint_takes_nothing_but_the_notice_of_it,
     what_wallets_held_is_kept_and_forgotten,
     only_what_moved_counts_against_the_chain,
     a_second_reader_moves_from_where_it_was,
@@ -905,6 +913,73 @@ async fn i10_events_keep_the_order_of_commits(ground: Ground) {
     refused(&store, Changes { events: vec![NewEvent { subject: orders[1].id.into(), ..known }], ..Changes::default() }).await;
 }
 
+async fn events_are_found_by_whose_they_are_by_order_and_by_type(ground: Ground) {
+    let store = ground.open().await;
+    let (one, two) = (add_order(&store).await, add_order(&store).await);
+    let other = MerchantId::new(at(0), [8; 10]);
+    let events = vec![
+        new_event(one.id, EventType::Pending),
+        NewEvent { merchant: other, ..new_event(two.id, EventType::Pending) },
+        new_event(one.id, EventType::Paid),
+        NewEvent { merchant: other, ..new_event(two.id, EventType::Paid) },
+    ];
+    let ids: Vec<String> = events.iter().map(|event| event.id.to_string()).collect();
+    for event in events {
+        done(&store, Changes { events: vec![event], ..Changes::default() }).await;
+    }
+    let places: Vec<i64> = store.events(EventFilter::default(), 0, 10).await.unwrap().into_iter().map(|event| event.seq).collect();
+    let (all, paid) = (EventFilter::default(), Some(EventType::Paid));
+    for (filter, after, expected) in [
+        (all.clone(), 0, vec![0, 1, 2, 3]),
+        (all.clone(), places[1], vec![2, 3]),
+        (EventFilter { kind: paid, ..all.clone() }, 0, vec![2, 3]),
+        (EventFilter { kind: paid, ..all.clone() }, places[2], vec![3]),
+        (EventFilter { merchant: Some(other), ..all.clone() }, 0, vec![1, 3]),
+        (EventFilter { merchant: Some(other), kind: paid, ..all.clone() }, 0, vec![3]),
+        (EventFilter { order: Some(one.id), ..all.clone() }, 0, vec![0, 2]),
+        (EventFilter { order: Some(one.id), merchant: Some(merchant_id()), kind: paid }, 0, vec![2]),
+        (EventFilter { order: Some(one.id), merchant: Some(other), kind: None }, 0, vec![]),
+    ] {
+        let found = store.events(filter.clone(), after, 10).await.unwrap();
+        let expected: Vec<&String> = expected.into_iter().map(|index: usize| &ids[index]).collect();
+        assert_eq!(found.iter().map(|event| &event.id).collect::<Vec<_>>(), expected, "{filter:?} after {after}");
+        assert!(found.iter().all(|event| event.merchant == if event.subject == one.id.to_string() { merchant_id() } else { other }));
+    }
+    assert_eq!(store.events(all, 0, 3).await.unwrap().len(), 3);
+}
+
+/// PostgreSQL prefers to read an empty table whole, so it is asked for what it would do otherwise. Of
+/// several filters it chooses by what it knows of the rows, which is nothing here: any index will do.
+async fn every_filter_of_events_has_an_index(ground: Ground) {
+    if ground.url.starts_with("postgres") {
+        let name = ground.url.rsplit('/').next().unwrap();
+        postgres::query(
+            &ground.url,
+            &format!("ALTER DATABASE {name} SET enable_seqscan = off; ALTER DATABASE {name} SET enable_bitmapscan = off"),
+        );
+    }
+    let store = ground.open().await;
+    let all = EventFilter::default();
+    let (merchant, order, kind) = (Some(merchant_id()), Some(new_order().id), Some(EventType::Paid));
+    for (name, filter, index) in [
+        ("nothing", all.clone(), "PRIMARY KEY|events_pkey"),
+        ("merchant", EventFilter { merchant, ..all.clone() }, "idx_events_merchant "),
+        ("type", EventFilter { kind, ..all.clone() }, "idx_events_kind"),
+        (
+            "type of a merchant",
+            EventFilter { merchant, kind, ..all.clone() },
+            "idx_events_merchant (|idx_events_merchant on|idx_events_kind on",
+        ),
+        ("order", EventFilter { order, ..all.clone() }, "idx_events_order"),
+        ("order of a merchant", EventFilter { order, merchant, ..all.clone() }, "idx_events_order|idx_events_merchant on"),
+        ("everything", EventFilter { order, merchant, kind }, "idx_events_order|idx_events_merchant on|idx_events_kind on"),
+    ] {
+        let plan = store.explain_events(filter, 50).await.unwrap().join("; ");
+        assert!(index.split('|').any(|index| plan.contains(index)), "{name}: {plan}");
+        assert!(!plan.contains("TEMP B-TREE") && !plan.contains("Sort"), "{name} is sorted: {plan}");
+    }
+}
+
 /// On PostgreSQL a number is given before the commit that shows it: whoever lists events waits for the
 /// lower one, and does not go on behind its back.
 #[tokio::test(flavor = "multi_thread")]
@@ -929,7 +1004,7 @@ async fn a_list_of_events_waits_for_the_number_that_is_given_and_not_committed()
     done(&store, Changes { events: vec![quick.clone()], ..Changes::default() }).await;
     let listing = tokio::spawn({
         let store = store.clone();
-        async move { store.events(merchant_id(), 0, None, 10).await.unwrap() }
+        async move { store.events(EventFilter::default(), 0, 10).await.unwrap() }
     });
     // The lister stands in line before the other goes on.
     let waits = "SELECT COUNT(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted AND database = (SELECT oid FROM pg_database WHERE datname = current_database())";
@@ -2341,7 +2416,7 @@ async fn two_that_open_an_empty_database_at_once_both_may(ground: Ground) {
     let stores: Vec<Store> = openings.into_iter().map(|opened| opened.unwrap()).collect();
     assert_eq!(
         ground.look("SELECT name FROM schema_versions").await,
-        ["first", "safe", "chains", "orders", "notices", "people", "doors", "instances"]
+        ["first", "safe", "chains", "orders", "notices", "people", "doors", "endpoints", "instances"]
     );
     // Each of them writes, and all read the same.
     for store in &stores {
@@ -2605,6 +2680,237 @@ async fn a_webhook_secret_is_replaced_where_it_stands(ground: Ground) {
     let page = store.merchant_page(None, 10).await.unwrap();
     assert_eq!(page.iter().map(|row| row.name.as_str()).collect::<Vec<_>>(), ["second", "first"]);
     assert_eq!(store.merchant_page(Some(page[0].id.to_string()), 10).await.unwrap().len(), 1);
+}
+
+fn new_endpoint(merchant: MerchantId, url: &str, events: Option<&str>) -> NewEndpoint {
+    NewEndpoint {
+        id: EndpointId::new(at(1), id_bytes()),
+        merchant,
+        terms: EndpointTerms {
+            url: url.into(),
+            description: Some("of the tests".into()),
+            events: events.map(str::to_owned),
+            state: EndpointState::Enabled,
+        },
+        secret: "v1.aaaaaaaa.one".into(),
+        created_at: at(1),
+    }
+}
+
+fn endpoints(changes: Vec<EndpointChange>) -> Changes {
+    Changes { endpoints: changes, ..Changes::default() }
+}
+
+/// What is due of an event: where to, and to which endpoint.
+async fn due_of(store: &Store, event: &NewEvent) -> BTreeSet<(String, Option<EndpointId>)> {
+    let due = store.due_deliveries(at(9_999), &[], 1_000).await.unwrap();
+    due.into_iter().filter(|delivery| delivery.event_id == event.id.to_string()).map(|delivery| (delivery.url, delivery.endpoint)).collect()
+}
+
+async fn an_event_goes_to_every_endpoint_that_takes_it(ground: Ground) {
+    let store = ground.open().await;
+    let order = add_order(&store).await;
+    let all = new_endpoint(merchant_id(), "https://all.example/", None);
+    let paid = new_endpoint(merchant_id(), "https://paid.example/", Some("order.expired order.paid"));
+    let mut off = new_endpoint(merchant_id(), "https://off.example/", None);
+    off.terms.state = EndpointState::Disabled;
+    let other = new_endpoint(MerchantId::new(at(0), [8; 10]), "https://other.example/", None);
+    for endpoint in [&all, &paid, &off, &other] {
+        done(&store, endpoints(vec![EndpointChange::New(endpoint.clone())])).await;
+    }
+    let to = |endpoint: &NewEndpoint| (endpoint.terms.url.clone(), Some(endpoint.id));
+
+    // Two of one commit, one of them with a URL of its own beside.
+    let pending = with_delivery(new_event(order.id, EventType::Pending), "https://shop.example/");
+    let settled = new_event(order.id, EventType::Paid);
+    done(&store, Changes { events: vec![pending.clone(), settled.clone()], ..Changes::default() }).await;
+    assert_eq!(due_of(&store, &pending).await, [("https://shop.example/".to_owned(), None), to(&all)].into());
+    assert_eq!(due_of(&store, &settled).await, [to(&all), to(&paid)].into());
+    let foreign = NewEvent { merchant: other.merchant, ..new_event(order.id, EventType::Paid) };
+    done(&store, Changes { events: vec![foreign.clone()], ..Changes::default() }).await;
+    assert_eq!(due_of(&store, &foreign).await, [to(&other)].into());
+    let of_all = store.deliveries(DeliveryFilter { endpoint: Some(all.id), ..DeliveryFilter::default() }, 10).await.unwrap();
+    let told: Vec<_> = of_all.iter().map(|delivery| (delivery.endpoint, delivery.event_id.clone())).collect();
+    assert_eq!(told, [(Some(all.id), settled.id.to_string()), (Some(all.id), pending.id.to_string())]);
+
+    // An event that is refused goes nowhere.
+    refused(&store, Changes { events: vec![settled.clone()], ..Changes::default() }).await;
+    assert_eq!(due_of(&store, &settled).await.len(), 2);
+
+    // Alerts are told to the owner's, but for the one that a receiver accepts nothing.
+    let owner = new_merchant("main", None);
+    done(&store, Changes { new_merchants: vec![owner.clone()], ..Changes::default() }).await;
+    let ops = new_endpoint(owner.id, "https://ops.example/", Some("wallet.alert"));
+    done(&store, endpoints(vec![EndpointChange::New(ops.clone())])).await;
+    let raise = |kind| Changes { alerts: vec![new_alert(kind, "tx 1")], ..Changes::default() };
+    done(&store, raise(AlertKind::WebhookFailed)).await;
+    done(&store, raise(AlertKind::PoolLow)).await;
+    let of_ops = store.deliveries(DeliveryFilter { endpoint: Some(ops.id), ..DeliveryFilter::default() }, 10).await.unwrap();
+    assert_eq!(of_ops.iter().map(|delivery| delivery.body.contains("pool_low")).collect::<Vec<_>>(), [true]);
+}
+
+async fn endpoints_change_from_where_they_were_read(ground: Ground) {
+    let store = ground.open().await;
+    let made = new_endpoint(merchant_id(), "https://one.example/", None);
+    done(&store, endpoints(vec![EndpointChange::New(made.clone())])).await;
+    let row = store.endpoint(made.id).await.unwrap().unwrap();
+    assert_eq!((row.merchant, &row.terms, row.secret.as_str(), row.version), (merchant_id(), &made.terms, "v1.aaaaaaaa.one", 1));
+    let to = EndpointTerms {
+        url: "https://two.example/".into(),
+        description: None,
+        events: Some("order.paid".into()),
+        state: EndpointState::Disabled,
+    };
+    let put = |version| endpoints(vec![EndpointChange::Put { id: made.id, version, to: to.clone() }]);
+    refused(&store, put(2)).await;
+    done(&store, put(1)).await;
+    refused(&store, put(1)).await;
+    assert_eq!(store.endpoint(made.id).await.unwrap().unwrap().terms, to);
+
+    let replace = |old: &str, new: &str, until| {
+        endpoints(vec![EndpointChange::ReplaceSecret { id: made.id, old: old.into(), new: new.into(), until }])
+    };
+    let secrets = async || {
+        let row = store.endpoint(made.id).await.unwrap().unwrap();
+        (row.secret, row.previous_secret)
+    };
+    refused(&store, replace("another", "v1.aaaaaaaa.two", at(100))).await;
+    done(&store, replace("v1.aaaaaaaa.one", "v1.aaaaaaaa.two", at(100))).await;
+    assert_eq!(secrets().await, ("v1.aaaaaaaa.two".into(), Some(("v1.aaaaaaaa.one".into(), at(100)))));
+    // Both are found by whoever changes the master key.
+    for (place, old) in [(SealedIn::EndpointSecret, "v1.aaaaaaaa.two"), (SealedIn::PreviousEndpointSecret, "v1.aaaaaaaa.one")] {
+        let found = store.sealed_by_others(place, "bbbbbbbb", "", 10).await.unwrap();
+        assert_eq!(found, [(made.id.to_string(), old.to_owned())]);
+        let reseal = Reseal { place, id: made.id.to_string(), old: old.into(), new: old.replace("aaaaaaaa", "bbbbbbbb") };
+        done(&store, Changes { reseals: vec![reseal], ..Changes::default() }).await;
+        assert!(store.sealed_by_others(place, "bbbbbbbb", "", 10).await.unwrap().is_empty());
+    }
+    store.forget_old(at(101)).await.unwrap();
+    assert_eq!(secrets().await, ("v1.bbbbbbbb.two".into(), None));
+
+    // As many as there may be, and not one more, whoever else adds at the same moment.
+    let adding = join_all((0..ENDPOINTS_MAX + 3).map(|n| {
+        let (store, endpoint) = (store.clone(), new_endpoint(merchant_id(), &format!("https://{n}.example/"), None));
+        async move { store.commit(endpoints(vec![EndpointChange::New(endpoint)])).await.unwrap() }
+    }))
+    .await;
+    assert_eq!(adding.iter().filter(|outcome| **outcome == Commit::Done).count(), ENDPOINTS_MAX - 1);
+    let page = store.endpoints(merchant_id(), None, 100).await.unwrap();
+    assert!(page.len() == ENDPOINTS_MAX && page.is_sorted_by(|a, b| a.id > b.id), "{page:?}");
+    let rest = store.endpoints(merchant_id(), Some(page[9].id.to_string()), 100).await.unwrap();
+    assert_eq!(rest.iter().map(|row| row.id).collect::<Vec<_>>(), page[10..].iter().map(|row| row.id).collect::<Vec<_>>());
+    let elsewhere = new_endpoint(MerchantId::new(at(0), [8; 10]), "https://other.example/", None);
+    done(&store, endpoints(vec![EndpointChange::New(elsewhere)])).await;
+}
+
+async fn a_removed_endpoint_takes_nothing_but_the_notice_of_it(ground: Ground) {
+    let store = ground.open().await;
+    let owner = new_merchant("main", None);
+    done(&store, Changes { new_merchants: vec![owner.clone()], ..Changes::default() }).await;
+    let order = add_order(&store).await;
+    let gone = new_endpoint(owner.id, "https://gone.example/", None);
+    let stays = new_endpoint(owner.id, "https://stays.example/", None);
+    done(&store, endpoints(vec![EndpointChange::New(gone.clone()), EndpointChange::New(stays.clone())])).await;
+    let event = |kind| NewEvent { merchant: owner.id, ..new_event(order.id, kind) };
+    let (before, taken, after) = (event(EventType::Pending), event(EventType::Confirming), event(EventType::Paid));
+    done(&store, Changes { events: vec![before.clone(), taken.clone()], ..Changes::default() }).await;
+    // One that was taken is being sent again.
+    let of_taken = |endpoint| DeliveryFilter { endpoint: Some(endpoint), event: Some(taken.id.to_string()), ..DeliveryFilter::default() };
+    let sent = store.deliveries(of_taken(gone.id), 1).await.unwrap().remove(0);
+    let outcome = DeliveryChange {
+        id: sent.id,
+        claim: None,
+        tries: 1,
+        state: DeliveryState::Delivered,
+        code: Some(204),
+        error: None,
+        at: at(2),
+        url: sent.url.clone(),
+        took: Span::ZERO,
+        answer: None,
+    };
+    done(&store, Changes { deliveries: vec![outcome], ..Changes::default() }).await;
+    assert_eq!(store.send_again(&[sent.id], at(2)).await.unwrap(), 1);
+
+    let remove = || Changes {
+        endpoints: vec![EndpointChange::Remove { id: gone.id, at: at(3) }],
+        alerts: vec![new_alert(AlertKind::CredentialsChanged, "it is removed")],
+        ..Changes::default()
+    };
+    done(&store, remove()).await;
+    refused(&store, remove()).await;
+    done(&store, Changes { events: vec![after.clone()], ..Changes::default() }).await;
+    assert_eq!(store.endpoints(owner.id, None, 10).await.unwrap().iter().map(|row| row.id).collect::<Vec<_>>(), [stays.id]);
+    let of_gone = store.deliveries(DeliveryFilter { endpoint: Some(gone.id), ..DeliveryFilter::default() }, 10).await.unwrap();
+    let told: BTreeSet<(String, String)> = of_gone.iter().map(|row| (row.kind.clone(), format!("{:?}", row.state))).collect();
+    let expected = [("order.pending", "Failed"), ("order.confirming", "Delivered"), ("wallet.alert", &format!("Due({:?})", at(3)))];
+    assert_eq!(told, expected.map(|(kind, state)| (kind.to_owned(), state.to_owned())).into());
+    let failed = of_gone.iter().find(|row| row.kind == "order.pending").unwrap();
+    assert_eq!((failed.last_error.as_deref(), store.send_again(&[failed.id], at(4)).await.unwrap()), (Some("the endpoint was removed"), 0));
+    for event in [&before, &after] {
+        assert_eq!(due_of(&store, event).await, [(stays.terms.url.clone(), Some(stays.id))].into());
+    }
+
+    // Its row is kept as long as the notice may be tried, and a place is free at once.
+    store.forget_old(at(3).plus(REMOVED_KEPT)).await.unwrap();
+    assert_eq!(store.endpoint(gone.id).await.unwrap().unwrap().removed_at, Some(at(3)));
+    store.forget_old(at(4).plus(REMOVED_KEPT)).await.unwrap();
+    assert!(store.endpoint(gone.id).await.unwrap().is_none());
+}
+
+/// On PostgreSQL who adds an endpoint and who writes events wait for each other, so that what commits
+/// after the endpoint is there goes to it.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_endpoint_is_there_for_whatever_commits_after_it() {
+    let ground = Ground::postgres();
+    let store = ground.open().await;
+    let order = add_order(&store).await;
+    let waits = "SELECT COUNT(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted AND database = (SELECT oid FROM pg_database WHERE datname = current_database())";
+    let mut watcher = sqlx::AnyConnection::connect(&ground.url).await.unwrap();
+    let mut one_waits = async |what: &str| {
+        crate::wait::eventually(what, async || {
+            let waiting: i64 = sqlx::query_scalar(AssertSqlSafe(waits)).fetch_one(&mut watcher).await.unwrap();
+            if waiting == 1 { Ok(()) } else { Err(waiting) }
+        })
+        .await;
+    };
+    let mut other = sqlx::AnyConnection::connect(&ground.url).await.unwrap();
+    const LOCK: i64 = 8_388_346_167_610_994_292;
+
+    // Somebody writes an event: the endpoint comes after it.
+    let mut transaction = other.begin().await.unwrap();
+    sqlx::query("SELECT pg_advisory_xact_lock_shared($1)").bind(LOCK).execute(&mut *transaction).await.unwrap();
+    let endpoint = new_endpoint(merchant_id(), "https://all.example/", None);
+    let adding = tokio::spawn({
+        let (store, endpoint) = (store.clone(), endpoint.clone());
+        async move { done(&store, endpoints(vec![EndpointChange::New(endpoint)])).await }
+    });
+    one_waits("the endpoint waits for the event").await;
+    transaction.commit().await.unwrap();
+    adding.await.unwrap();
+
+    // Somebody adds an endpoint: the event comes after it, and goes there.
+    let mut transaction = other.begin().await.unwrap();
+    sqlx::query("SELECT pg_advisory_xact_lock($1)").bind(LOCK).execute(&mut *transaction).await.unwrap();
+    let second = EndpointId::new(at(1), id_bytes());
+    sqlx::raw_sql(AssertSqlSafe(format!(
+        "INSERT INTO webhook_endpoints (id, merchant_id, url, secret, enabled, created_at, version) \
+         VALUES ('{second}', '{}', 'https://second.example/', 's', 1, 1, 1)",
+        merchant_id()
+    )))
+    .execute(&mut *transaction)
+    .await
+    .unwrap();
+    let event = new_event(order.id, EventType::Paid);
+    let telling = tokio::spawn({
+        let (store, event) = (store.clone(), event.clone());
+        async move { done(&store, Changes { events: vec![event], ..Changes::default() }).await }
+    });
+    one_waits("the event waits for the endpoint").await;
+    transaction.commit().await.unwrap();
+    telling.await.unwrap();
+    let told: BTreeSet<EndpointId> = due_of(&store, &event).await.into_iter().filter_map(|(_, endpoint)| endpoint).collect();
+    assert_eq!(told, [endpoint.id, second].into());
 }
 
 async fn the_names_that_others_rely_on_are_there(ground: Ground) {
