@@ -21,7 +21,7 @@ use zeroize::Zeroizing;
 use crate::balances;
 use crate::cache::Cache;
 use crate::clock;
-use crate::config::{Config, NetworkConfig};
+use crate::config::{Config, NetworkConfig, SecretText};
 use crate::dev::Sandbox;
 use crate::follow;
 use crate::hints;
@@ -35,7 +35,9 @@ use crate::orders;
 use crate::pool::Pool;
 use crate::problem::Problem;
 use crate::quotes;
+use crate::rate::Together;
 use crate::safe;
+use crate::signals;
 use crate::store::{MerchantRow, Store, StoreError};
 
 /// How many signals a slow listener may miss before it is told that it missed some.
@@ -86,6 +88,8 @@ pub struct Gateway {
     networks: BTreeMap<Network, Arc<NetworkPart>>,
     merchants: RwLock<HashMap<MerchantId, MerchantRow>>,
     wake: broadcast::Sender<Wake>,
+    /// What began in this process.
+    said: broadcast::Sender<Wake>,
 }
 
 /// What the gateway is for.
@@ -241,6 +245,7 @@ impl Gateway {
             networks,
             merchants: RwLock::default(),
             wake: broadcast::channel(WAKE_BACKLOG).0,
+            said: broadcast::channel(WAKE_BACKLOG).0,
         })
     }
 
@@ -256,10 +261,30 @@ impl Gateway {
         self.networks.iter().filter_map(|(name, part)| Some((name.clone(), part.state().head?))).collect()
     }
 
-    /// Says "look again".
+    /// Says "look again", to this process and to the others of its database.
     pub fn signal(&self, wake: Wake) {
         // Nobody listening is fine.
         let _ = self.wake.send(wake);
+        let _ = self.said.send(wake);
+    }
+
+    /// Says what another process has said. It goes no further.
+    pub fn relay(&self, wake: Wake) {
+        let _ = self.wake.send(wake);
+    }
+
+    /// What is said in this process, for the others.
+    #[must_use]
+    pub fn said(&self) -> broadcast::Receiver<Wake> {
+        self.said.subscribe()
+    }
+
+    /// Where limits are counted together with the other processes of the database; `None` without
+    /// Redis.
+    #[must_use]
+    pub fn counts_together(&self) -> Option<Together> {
+        let naming = SecretText::new(self.vault.fingerprint(b"limits"));
+        Some(Together::new(self.cache.shared()?, naming))
     }
 
     /// Listens to the signals.
@@ -343,6 +368,7 @@ impl Gateway {
         loops.spawn(follow::watch_networks(Arc::clone(&self), stop.clone()));
         loops.spawn(quotes::keep_fees(Arc::clone(&self), stop.clone()));
         loops.spawn(balances::run(Arc::clone(&self), stop.clone()));
+        loops.spawn(signals::run(Arc::clone(&self), stop.clone()));
         loops.spawn(keep_safe(Arc::clone(&self), stop.clone()));
         loops.spawn(keep_house(Arc::clone(&self), stop));
         while let Some(ended) = loops.join_next().await {

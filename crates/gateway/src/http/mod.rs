@@ -196,13 +196,14 @@ impl IntoResponse for Problem {
 /// # Errors
 /// When the listener breaks.
 pub async fn serve(gateway: Arc<Gateway>, listener: TcpListener, stop: watch::Receiver<bool>) -> std::io::Result<()> {
+    let together = gateway.counts_together();
     let app = App {
-        limits: Arc::new(limits::Limits::new(&gateway.config.limits)),
+        limits: Arc::new(limits::Limits::new(&gateway.config.limits, together.as_ref())),
         gateway,
         keys: Arc::default(),
-        offenders: Arc::default(),
-        throttle: Arc::default(),
-        tries: Arc::default(),
+        offenders: Arc::new(auth::Offenders::new(together.as_ref())),
+        throttle: Arc::new(Throttle::new(together.as_ref())),
+        tries: Arc::new(hand_in::Tries::new(together.as_ref())),
         stop: stop.clone(),
     };
     let service = router(app).into_make_service_with_connect_info::<SocketAddr>();

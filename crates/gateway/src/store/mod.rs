@@ -9,6 +9,7 @@
 
 mod apply;
 mod chain;
+mod channel;
 mod events;
 mod fuse;
 mod inbox;
@@ -29,6 +30,7 @@ use tidegate_rules::time::Time;
 use tokio::sync::{mpsc, oneshot};
 
 pub use chain::{BalanceRow, HintRow, JobRow, JobStatus};
+pub use channel::{Listener, TEXT_BYTES_MAX};
 pub use events::{AttemptRow, DeliveryFilter, DeliveryRow};
 pub use fuse::{Fuse, Side};
 pub use inbox::{InboxFilter, InboxRow, NewInbox, Outcome};

@@ -64,4 +64,5 @@ mod scan;
 mod simulation;
 mod start;
 mod store_contract;
+mod together;
 mod tools;
