@@ -350,7 +350,13 @@ impl Gateway {
     #[must_use]
     pub fn alert(kind: AlertKind, about: impl Into<String>, detail: impl Into<String>, at: Time) -> NewAlert {
         let (about, detail) = (about.into(), detail.into());
-        tracing::warn!(alert = kind.name(), about, "{detail}");
+        match kind {
+            // These name people: who came from where, whom a message was for. The alert itself says so.
+            AlertKind::CredentialsChanged | AlertKind::NotificationFailed => {
+                tracing::warn!(alert = kind.name(), about, "alert raised, the alert itself says about whom");
+            }
+            _ => tracing::warn!(alert = kind.name(), about, "alert raised: {detail}"),
+        }
         NewAlert { id: AlertId::new(at, clock::id_bytes()), event: EventId::new(at, clock::id_bytes()), kind, about, detail, at }
     }
 

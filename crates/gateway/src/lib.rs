@@ -24,6 +24,7 @@ pub mod hints;
 pub mod http;
 pub mod inbox;
 pub mod keyring;
+pub mod logging;
 pub mod metrics;
 pub mod notices;
 pub mod notify;

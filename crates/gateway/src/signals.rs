@@ -44,6 +44,9 @@ const SILENCE_MAX: Duration = Duration::from_secs(30);
 const REST_MIN: Duration = Duration::from_secs(1);
 const REST_MAX: Duration = Duration::from_secs(10);
 
+/// So many failures to listen, one after the other, are told, once: one may be a server's restart.
+const TOLD_AFTER: u32 = 2;
+
 /// The way between processes.
 #[derive(Clone)]
 enum Line {
@@ -114,13 +117,14 @@ fn next(said: &mut broadcast::Receiver<Wake>) -> Option<Wake> {
 }
 
 async fn hear_all(gateway: &Gateway, line: &Line, own: &str) {
-    let (mut rest, mut known) = (REST_MIN, None);
+    let (mut rest, mut failures) = (REST_MIN, 0_u32);
     loop {
         match listen(gateway, line).await {
             Ok(mut ear) => {
-                if known.take().is_some() {
+                if failures >= TOLD_AFTER {
                     tracing::info!("signals of other processes are heard again");
                 }
+                failures = 0;
                 // Whatever was said before is not heard any more.
                 EVERYTHING.iter().for_each(|wake| gateway.relay(*wake));
                 while let Ok(Some(text)) = timeout(SILENCE_MAX, ear.next()).await {
@@ -128,11 +132,12 @@ async fn hear_all(gateway: &Gateway, line: &Line, own: &str) {
                     read(&text, own).into_iter().for_each(|wake| gateway.relay(wake));
                 }
             }
-            Err(reason) if known.as_ref() != Some(&reason) => {
-                tracing::warn!("signals of other processes are not heard for now, what they change is seen at the next look: {reason}");
-                known = Some(reason);
+            Err(reason) => {
+                failures = failures.saturating_add(1);
+                if failures == TOLD_AFTER {
+                    tracing::warn!("signals of other processes are not heard for now, what they change is seen at the next look: {reason}");
+                }
             }
-            Err(_) => {}
         }
         sleep(rest).await;
         rest = rest.saturating_mul(2).min(REST_MAX);

@@ -14,7 +14,7 @@ use tidegate_vault::{MasterKey, OsEntropy, Salt, Sealed, Vault};
 use zeroize::Zeroizing;
 
 use crate::clock;
-use crate::config::{Config, KeyText, Kind, NetworkConfig};
+use crate::config::{self, Config, KeyText, Kind, NetworkConfig};
 use crate::credentials::{self, MerchantWish};
 use crate::gateway::{Gateway, Mode};
 use crate::keyring::{FINGERPRINT_KEY, Keyring, setting_binding};
@@ -61,7 +61,8 @@ impl From<crate::problem::Problem> for Sorry {
 /// # Errors
 /// With a sentence about the URL, the file, the server or the schema.
 pub async fn open_store(config: &Config, migrate: Migrate) -> Result<Store, Sorry> {
-    Ok(Store::open(&config.database.url.expose(), config.database.pool_size, config.database.pool_timeout.to_std(), migrate).await?)
+    let config::Database { url, pool_size, pool_timeout, slow_query } = &config.database;
+    Ok(Store::open_watched(&url.expose(), *pool_size, pool_timeout.to_std(), slow_query.to_std(), migrate).await?)
 }
 
 /// Unlocks the vaults: the master key of the configuration (and the one that is being left), the

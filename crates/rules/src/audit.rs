@@ -126,6 +126,8 @@ pub enum Action {
     TemplatePut,
     /// The text of a message taken back to the one that it came with.
     TemplateDelete,
+    /// How much is logged.
+    LogLevel,
 }
 
 names!(Action:
@@ -173,6 +175,7 @@ names!(Action:
     NotificationRetry "notification.retry",
     TemplatePut "notification_template.put",
     TemplateDelete "notification_template.delete",
+    LogLevel "log.level",
 );
 
 /// A row of the log, without its hash.

@@ -18,6 +18,7 @@ use tidegate_rules::id::{KeyId, MerchantId};
 use tidegate_rules::people::Permission;
 use tidegate_rules::time::Time;
 use tokio::time::Instant;
+use tracing::Instrument as _;
 
 use super::App;
 use crate::clock;
@@ -360,11 +361,12 @@ async fn key_of(app: &App, header: &HeaderValue, address: IpAddr) -> Result<Arc<
     if key.is_to_be_noted(now) {
         let (gateway, id) = (Arc::clone(&app.gateway), key.row.id);
         // Nobody waits for it.
-        tokio::spawn(async move {
+        let note = async move {
             if let Err(error) = gateway.store.key_used(id, now).await {
                 tracing::warn!(%error, key = %id, "the last use of an API key could not be noted");
             }
-        });
+        };
+        tokio::spawn(note.in_current_span());
     }
     Ok(key)
 }

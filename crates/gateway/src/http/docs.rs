@@ -9,7 +9,9 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 use utoipa_swagger_ui::SwaggerUi;
 
-use super::{App, ProblemBody, api, chain, credentials, customers, events, inbox, login, notices, orders, people, plans, safe, wallets};
+use super::{
+    App, ProblemBody, api, chain, credentials, customers, events, inbox, log, login, notices, orders, people, plans, safe, wallets,
+};
 
 /// What the document says besides its calls.
 #[derive(OpenApi)]
@@ -30,7 +32,8 @@ use super::{App, ProblemBody, api, chain, credentials, customers, events, inbox,
         (name = "notifications", description = "Messages to operators and customers, for operators"),
         (name = "credentials", description = "Merchants and API keys, for the owner"),
         (name = "people", description = "Log-in, sessions, second factors and users"),
-        (name = "inbox", description = "What payment providers said, for operators")
+        (name = "inbox", description = "What payment providers said, for operators"),
+        (name = "log", description = "How much is logged, for the owner")
     )
 )]
 struct Document;
@@ -165,6 +168,7 @@ fn calls() -> OpenApiRouter<App> {
         .routes(routes!(login::confirm_totp))
         .routes(routes!(login::put_password))
         .routes(routes!(inbox::list_payment_webhooks))
+        .routes(routes!(log::get_log_level, log::put_log_level))
 }
 
 /// `/openapi.json` and `/docs`.

@@ -51,6 +51,7 @@ mod endpoints;
 mod example_shop;
 mod hints;
 mod kill;
+mod log;
 mod many_receivers;
 mod metrics;
 mod money;

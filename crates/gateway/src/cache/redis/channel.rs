@@ -6,7 +6,7 @@ use ::redis::{Client, ErrorKind, IntoConnectionInfo as _, RedisError, Value, cmd
 use futures_util::StreamExt as _;
 use tokio::time::timeout;
 
-use super::{CONNECT_MAX, Redis, Trouble, code_of, is_code, unexpected};
+use super::{CONNECT_MAX, Redis, State, Trouble, code_of, is_code, unexpected};
 
 /// What is said on the channel of an installation, from now on.
 pub struct Subscription(PubSubStream);
@@ -44,11 +44,14 @@ impl Redis {
         }
     }
 
-    /// Listens, on a connection of its own.
+    /// Listens, on a connection of its own, as soon as Redis works.
     ///
     /// # Errors
     /// [`Trouble`] says in words that go on from "it" why that is not possible now.
     pub async fn subscribe(&self) -> Result<Subscription, Trouble> {
+        let mut state = self.link().state.subscribe();
+        // The link itself says what is wrong with Redis.
+        let _ = state.wait_for(|state| matches!(state, State::Working(_))).await;
         timeout(CONNECT_MAX, self.try_subscribe()).await.unwrap_or(Err(Trouble::Silent))
     }
 
