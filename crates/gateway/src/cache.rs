@@ -26,7 +26,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use tracing::Instrument as _;
 
-pub use self::redis::{RedisHealth, WAIT_MAX};
+pub use self::redis::{Redis, RedisHealth, Subscription, Trouble, WAIT_MAX};
 use crate::config::SecretUrl;
 
 /// Stands in every key in Redis. To be raised when a value means something else than before, so
@@ -123,7 +123,7 @@ struct Inner {
     transactions: Mutex<Shelf>,
     fees: Mutex<Shelf>,
     stats: Mutex<Shelf>,
-    redis: Option<redis::Redis>,
+    redis: Option<Arc<Redis>>,
 }
 
 /// The values of one kind, and what is being loaded.
@@ -183,7 +183,7 @@ impl Cache {
     /// share their values, others do not see them. Speaks to nobody before the first question.
     #[must_use]
     pub fn new(redis_url: Option<&SecretUrl>, installation: &str) -> Self {
-        let redis = redis_url.map(|url| redis::Redis::new(url.clone(), format!("tidegate:{FORMAT}:{installation}")));
+        let redis = redis_url.map(|url| Arc::new(Redis::new(url.clone(), format!("tidegate:{FORMAT}:{installation}"))));
         Self(Arc::new(Inner { redis, ..Inner::default() }))
     }
 
@@ -238,6 +238,12 @@ impl Cache {
         let asked_at = Instant::now();
         let value = load.await?;
         Ok(Fetched { value: Arc::new(value), age: asked_at.elapsed() })
+    }
+
+    /// The connection to Redis, for what else processes share through it.
+    #[must_use]
+    pub fn shared(&self) -> Option<Arc<Redis>> {
+        self.0.redis.clone()
     }
 
     /// How Redis does; asks it. Takes at most [`WAIT_MAX`], and about two seconds the first time.

@@ -17,6 +17,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
 use tidegate_rules::amount::Amount;
@@ -47,6 +48,17 @@ pub struct KeyText {
     pub text: SecretText,
     /// Its second part.
     pub part2: Option<SecretText>,
+}
+
+/// What may be called slow. Nothing is quicker, and nobody waits longer.
+const SLOW: RangeInclusive<Span> = Span::from_millis(1)..=Span::from_secs(300);
+
+/// Levels as they are configured, such as `info,sqlx=warn`, in the words of the log.
+///
+/// # Errors
+/// What was expected and what was found.
+pub fn log_level(text: &str) -> Result<String, String> {
+    values::LOG_LEVEL.read(text)
 }
 
 /// Everything that is configured.
@@ -99,6 +111,8 @@ pub struct Database {
     pub pool_size: u32,
     /// How long a request waits for a free connection.
     pub pool_timeout: Span,
+    /// From when on a statement is a slow one, which is a warning in the log.
+    pub slow_query: Span,
 }
 
 /// Which database, whatever spelling it was given in. `Display` leaves out user and password.
@@ -505,6 +519,7 @@ impl Config {
             replica: env.get("DATABASE_REPLICA_URL").read(&values::REPLICA_URL, ("replica_url", &mut section), problems),
             pool_size: section.u32("pool_size", 10, 1..=1_000, problems),
             pool_timeout: section.span("pool_timeout", Span::from_secs(5), Span::from_millis(100)..=Span::from_secs(300), problems),
+            slow_query: section.span("slow_query", Span::from_secs(1), SLOW, problems),
         };
         if database.replica.is_some() && matches!(database.url, DatabaseUrl::Sqlite(_)) {
             problems.add("database.replica_url", "expected it beside a postgres:// database only: a SQLite file has no replicas");

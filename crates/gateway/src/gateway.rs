@@ -21,7 +21,7 @@ use zeroize::Zeroizing;
 use crate::balances;
 use crate::cache::Cache;
 use crate::clock;
-use crate::config::{Config, NetworkConfig};
+use crate::config::{Config, NetworkConfig, SecretText};
 use crate::dev::Sandbox;
 use crate::duties::{self, Duties, Duty};
 use crate::follow;
@@ -36,7 +36,9 @@ use crate::orders;
 use crate::pool::Pool;
 use crate::problem::Problem;
 use crate::quotes;
+use crate::rate::Together;
 use crate::safe;
+use crate::signals;
 use crate::store::{EndpointRow, MerchantRow, Store, StoreError};
 
 /// How many signals a slow listener may miss before it is told that it missed some.
@@ -91,6 +93,8 @@ pub struct Gateway {
     networks: BTreeMap<Network, Arc<NetworkPart>>,
     merchants: RwLock<HashMap<MerchantId, MerchantRow>>,
     wake: broadcast::Sender<Wake>,
+    /// What began in this process.
+    said: broadcast::Sender<Wake>,
 }
 
 /// What the gateway is for.
@@ -247,6 +251,7 @@ impl Gateway {
             networks,
             merchants: RwLock::default(),
             wake: broadcast::channel(WAKE_BACKLOG).0,
+            said: broadcast::channel(WAKE_BACKLOG).0,
         })
     }
 
@@ -262,10 +267,30 @@ impl Gateway {
         self.networks.iter().filter_map(|(name, part)| Some((name.clone(), part.state().head?))).collect()
     }
 
-    /// Says "look again".
+    /// Says "look again", to this process and to the others of its database.
     pub fn signal(&self, wake: Wake) {
         // Nobody listening is fine.
         let _ = self.wake.send(wake);
+        let _ = self.said.send(wake);
+    }
+
+    /// Says what another process has said. It goes no further.
+    pub fn relay(&self, wake: Wake) {
+        let _ = self.wake.send(wake);
+    }
+
+    /// What is said in this process, for the others.
+    #[must_use]
+    pub fn said(&self) -> broadcast::Receiver<Wake> {
+        self.said.subscribe()
+    }
+
+    /// Where limits are counted together with the other processes of the database; `None` without
+    /// Redis.
+    #[must_use]
+    pub fn counts_together(&self) -> Option<Together> {
+        let naming = SecretText::new(self.vault.fingerprint(b"limits"));
+        Some(Together::new(self.cache.shared()?, naming))
     }
 
     /// Listens to the signals.
@@ -351,7 +376,13 @@ impl Gateway {
     #[must_use]
     pub fn alert(kind: AlertKind, about: impl Into<String>, detail: impl Into<String>, at: Time) -> NewAlert {
         let (about, detail) = (about.into(), detail.into());
-        tracing::warn!(alert = kind.name(), about, "{detail}");
+        match kind {
+            // These name people: who came from where, whom a message was for. The alert itself says so.
+            AlertKind::CredentialsChanged | AlertKind::NotificationFailed => {
+                tracing::warn!(alert = kind.name(), about, "alert raised, the alert itself says about whom");
+            }
+            _ => tracing::warn!(alert = kind.name(), about, "alert raised: {detail}"),
+        }
         NewAlert { id: AlertId::new(at, clock::id_bytes()), event: EventId::new(at, clock::id_bytes()), kind, about, detail, at }
     }
 
@@ -371,6 +402,7 @@ impl Gateway {
         loops.spawn(quotes::keep_fees(Arc::clone(&self), stop.clone()));
         loops.spawn(balances::run(Arc::clone(&self), stop.clone()));
         loops.spawn(balances::run_jobs(Arc::clone(&self), stop.clone()));
+        loops.spawn(signals::run(Arc::clone(&self), stop.clone()));
         loops.spawn(keep_safe(Arc::clone(&self), stop.clone()));
         loops.spawn(keep_house(Arc::clone(&self), stop));
         while let Some(ended) = loops.join_next().await {

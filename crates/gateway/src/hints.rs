@@ -179,7 +179,7 @@ async fn look_at(gateway: &Arc<Gateway>, hint: &HintRow) -> Option<Time> {
             Standing::Waiting | Standing::Unknown => again(),
         },
         Err(problem) => {
-            tracing::warn!(network = %hint.network, tx = %hint.hash, code = problem.code, "a hint could not be looked at: {}", problem.detail);
+            tracing::warn!(network = %hint.network, tx_hash = %hint.hash, code = problem.code, "a hint could not be looked at: {}", problem.detail);
             again()
         }
     }

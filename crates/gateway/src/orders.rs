@@ -333,7 +333,9 @@ pub fn tell(
             _ => event(row, merchant, what.kind, &view, at),
         }));
         for what in events {
-            tracing::info!(order = %row.id, event = what.kind.name(), received = %row.order.tally.received, "order event");
+            let (network, tx_hash) = what.transfer.as_ref().map(|(network, key)| (network.as_str(), key.tx_hash.to_string())).unzip();
+            let (event, received) = (what.kind.name(), row.order.tally.received);
+            tracing::info!(order = %row.id, network, tx_hash, event, %received, "order event");
         }
     }
     if events.iter().any(|what| what.kind == EventType::Paid) {

@@ -74,6 +74,13 @@ impl Problem {
         problem
     }
 
+    /// 429: it happened too often.
+    pub fn too_many(detail: impl Into<String>, again_s: u32) -> Self {
+        let mut problem = Self::new(StatusCode::TOO_MANY_REQUESTS, "rate_limited", detail);
+        problem.retry_after_s = Some(again_s);
+        problem
+    }
+
     /// 500: our fault. The cause is logged, not told.
     #[must_use]
     pub fn internal() -> Self {

@@ -247,7 +247,7 @@ impl Branch {
     /// 500 when a stored source was altered, is under another key, or is not whole.
     pub fn open(gateway: &Gateway, part: &NetworkPart, source: &SourceRow) -> Result<Self, Problem> {
         let broken = |what: String| {
-            tracing::error!(source = %source.id, "{what}");
+            tracing::error!(source = %source.id, "a source of wallets cannot be used: {what}");
             Problem::internal()
         };
         let id = source.id.to_string();

@@ -14,7 +14,7 @@ use tidegate_vault::{MasterKey, OsEntropy, Salt, Sealed, Vault};
 use zeroize::Zeroizing;
 
 use crate::clock;
-use crate::config::{Config, Database, KeyText, Kind, NetworkConfig};
+use crate::config::{self, Config, KeyText, Kind, NetworkConfig};
 use crate::credentials::{self, MerchantWish};
 use crate::gateway::{Gateway, Mode};
 use crate::keyring::{FINGERPRINT_KEY, Keyring, setting_binding};
@@ -61,8 +61,8 @@ impl From<crate::problem::Problem> for Sorry {
 /// # Errors
 /// With a sentence about the URL, the file, the server or the schema.
 pub async fn open_store(config: &Config, migrate: Migrate) -> Result<Store, Sorry> {
-    let Database { url, replica, pool_size, pool_timeout } = &config.database;
-    let store = Store::open(&url.expose(), *pool_size, pool_timeout.to_std(), migrate).await?;
+    let config::Database { url, replica, pool_size, pool_timeout, slow_query } = &config.database;
+    let store = Store::open_watched(&url.expose(), *pool_size, pool_timeout.to_std(), slow_query.to_std(), migrate).await?;
     Ok(match replica {
         Some(replica) => store.with_replica(replica.expose().as_str(), *pool_size)?,
         None => store,

@@ -227,7 +227,7 @@ async fn record_failed(gateway: &Gateway, part: &NetworkPart, found: &Transactio
                 cancel_reason: None,
                 edited: None,
             });
-            tracing::info!(order = %order.id, tx = %found.hash, reason, "a payment failed on the chain");
+            tracing::info!(order = %order.id, network = %part.config.name, tx_hash = %found.hash, reason, "a payment failed on the chain");
         }
         let woken: Vec<OrderId> = changes.orders.iter().map(|change| change.id).collect();
         if gateway.store.commit(changes).await? == Commit::Done {

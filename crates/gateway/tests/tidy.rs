@@ -379,3 +379,87 @@ fn anchors(text: &str) -> BTreeSet<String> {
     };
     headings.map(name).collect()
 }
+
+/// The text of each warning and error that a source writes into the log, `…` in the place of values.
+/// It is the first literal among the macro's own arguments that is no field's value.
+fn warnings(text: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    for level in ["tracing::warn!(", "tracing::error!("] {
+        for (at, _) in text.match_indices(level) {
+            let (mut depth, mut before, mut rest) = (1, '(', &text[at + level.len()..]);
+            while let Some(c) = rest.chars().next().filter(|_| depth > 0) {
+                let mut length = c.len_utf8();
+                match c {
+                    '"' => {
+                        length = plain_literal(rest, '"');
+                        if depth == 1 && matches!(before, '(' | ',') {
+                            found.push(with_gaps(&rest[1..length - 1]));
+                            break;
+                        }
+                    }
+                    '(' | '[' | '{' => depth += 1,
+                    ')' | ']' | '}' => depth -= 1,
+                    _ => {}
+                }
+                before = if c.is_whitespace() { before } else { c };
+                rest = &rest[length..];
+            }
+        }
+    }
+    found
+}
+
+/// A format text with `…` for what is put in.
+fn with_gaps(format: &str) -> String {
+    let mut parts = format.split('{');
+    let first = parts.next().unwrap_or("").to_owned();
+    parts.fold(first, |text, part| format!("{text}…{}", part.split_once('}').map_or("", |(_, rest)| rest)))
+}
+
+#[test]
+fn warnings_are_found_in_their_sources() {
+    let source = r#"
+        tracing::warn!(network = %name, code = "x", "it was {} and {why:?}: look", what.join(", "));
+        tracing::error!(
+            target: ACCESS,
+            took = f("no", &["no"]),
+            "it broke"
+        );
+        tracing::info!("all is well");"#;
+    assert_eq!(warnings(source), ["it was … and …: look", "it broke"]);
+}
+
+/// Whoever reads a warning at night finds what it means and what to do, and nothing that is gone.
+#[test]
+fn every_warning_is_explained() {
+    let page = document("docs/operating.md");
+    let section = page.split("\n## ").find(|section| section.starts_with("The log\n")).expect("a section `## The log`");
+    let rows = section.lines().filter_map(|line| line.strip_prefix("| ")).skip_while(|row| !row.starts_with("---")).skip(1);
+    let explained: BTreeSet<&str> = rows.filter_map(|row| row.split(" | ").next()).flat_map(|cell| cell.split("<br>")).collect();
+    let mut written = BTreeSet::new();
+    let mut problems = Vec::new();
+    for file in sources() {
+        let calls = without_literals(&file.text);
+        let calls = ["tracing::warn!(", "tracing::error!("].map(|call| calls.matches(call).count()).iter().sum::<usize>();
+        let found = warnings(&file.text);
+        if found.len() != calls {
+            problems.push(format!("{}: {calls} warnings and errors, {} of them with a text of their own", file.path, found.len()));
+        }
+        for text in found {
+            if !text.contains(char::is_alphabetic) {
+                problems.push(format!("{}: a warning or error that begins with nothing to look for: {text}", file.path));
+            } else if !explained.contains(text.as_str()) {
+                problems.push(format!("docs/operating.md, The log: add a row for `{text}` of {}", file.path));
+            }
+            written.insert(text);
+        }
+    }
+    assert!(written.len() > 40, "only {} warnings found: the sources do not read", written.len());
+    problems.extend(
+        explained
+            .iter()
+            .filter(|text| !written.contains(**text))
+            .map(|text| format!("docs/operating.md, The log: nothing writes `{text}`")),
+    );
+    none(&problems);
+}

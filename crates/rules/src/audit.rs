@@ -136,6 +136,8 @@ pub enum Action {
     TemplatePut,
     /// The text of a message taken back to the one that it came with.
     TemplateDelete,
+    /// How much is logged.
+    LogLevel,
 }
 
 names!(Action:
@@ -188,6 +190,7 @@ names!(Action:
     NotificationRetry "notification.retry",
     TemplatePut "notification_template.put",
     TemplateDelete "notification_template.delete",
+    LogLevel "log.level",
 );
 
 /// A row of the log, without its hash.

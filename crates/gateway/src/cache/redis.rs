@@ -1,4 +1,6 @@
-//! The shared half of the cache: one connection to Redis, which is never waited for.
+//! What processes of one database share: one connection to Redis, which is never waited for. The
+//! cache leaves its values there, limits are counted in it ([`rate`]), and signals go through it
+//! ([`channel`]).
 //!
 //! A task of its own makes the connection and nobody waits for that; the crate `redis` carries the
 //! requests of all who ask over it. Whoever asks waits at most [`WAIT_MAX`], and only while Redis is
@@ -7,24 +9,32 @@
 //! left alone for a while ([`REST_MIN`], twice as long each time, up to [`REST_MAX`]) and the cache
 //! goes on in the process. A change from working to not working, or of the reason, is logged once.
 //!
-//! The crate's own time limits are off, so that there is one set of them. Five commands are used
+//! The crate's own time limits are off, so that there is one set of them. The cache uses five commands
 //! besides `AUTH` and `SELECT`: `PING`, `SET` with an end, `GETRANGE` (a `GET` that cannot be flooded)
-//! and `PTTL`.
+//! and `PTTL`. A Redis that allows these and nothing else is a good one: what it does not allow is
+//! done without it ([`Right`]).
+
+mod channel;
+mod rate;
 
 use std::error::Error;
 use std::io;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use ::redis::aio::MultiplexedConnection;
 use ::redis::io::tcp::TcpSettings;
-use ::redis::{AsyncConnectionConfig, Client, Cmd, ErrorKind, IntoConnectionInfo as _, RedisConnectionInfo, RedisError, Value, cmd, pipe};
+use ::redis::{
+    AsyncConnectionConfig, Client, Cmd, ErrorKind, IntoConnectionInfo as _, RedisConnectionInfo, RedisError, ServerError, Value, cmd, pipe,
+};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::{Cached, ENTRY_BYTES_MAX};
 use crate::config::SecretUrl;
+
+pub use self::channel::Subscription;
 
 /// The longest that a look-up waits for Redis.
 pub const WAIT_MAX: Duration = Duration::from_millis(50);
@@ -48,17 +58,20 @@ const STEADY_AFTER: Duration = Duration::from_secs(30);
 /// How many requests may be under way; one more goes on without Redis.
 const REQUESTS_MAX: usize = 1_024;
 
+/// How long Redis is not asked again for what it does not allow.
+const FORBIDDEN_REST: Duration = Duration::from_secs(10);
+
 /// The longest code of an error that is shown, such as `WRONGPASS`.
 const CODE_BYTES_MAX: usize = 24;
 
 /// How Redis does.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RedisHealth {
-    /// No `REDIS_URL`: caches are kept in the process alone.
+    /// No `REDIS_URL`: each process caches and counts for itself.
     Unused,
     /// It answers and takes what is written.
     Healthy,
-    /// It is left alone for now, and why. Caches are kept in the process.
+    /// It is left alone for now, and why. Each process caches and counts for itself.
     Degraded(String),
 }
 
@@ -75,8 +88,8 @@ enum State {
 /// What stood under a key, and how long it will stand there.
 type Found = Option<(Vec<u8>, Duration)>;
 
-/// Redis, as the cache uses it.
-pub(super) struct Redis {
+/// Redis, as the program uses it.
+pub struct Redis {
     prefix: String,
     link: Arc<Link>,
     /// The task that connects. It ends with this.
@@ -86,7 +99,13 @@ pub(super) struct Redis {
 impl Redis {
     /// Speaks to nobody before the first question.
     pub(super) fn new(url: SecretUrl, prefix: String) -> Self {
-        let link = Link { url, state: watch::Sender::new(State::Starting), requests: Semaphore::new(REQUESTS_MAX) };
+        let link = Link {
+            url,
+            state: watch::Sender::new(State::Starting),
+            requests: Semaphore::new(REQUESTS_MAX),
+            counting: Right::new("count limits for all processes together", "+evalsha +eval +get +set +time"),
+            saying: Right::new("pass signals between processes", "&tidegate:* +publish"),
+        };
         Self { prefix, link: Arc::new(link), keeper: OnceLock::new() }
     }
 
@@ -144,6 +163,42 @@ struct Link {
     url: SecretUrl,
     state: watch::Sender<State>,
     requests: Semaphore,
+    counting: Right,
+    saying: Right,
+}
+
+/// Something that a Redis may not do for us although it does the rest: the ACL of our user may be
+/// older than this program. Says so once, goes on without, and asks again later.
+struct Right {
+    /// Goes after "Redis does not let us".
+    what: &'static str,
+    /// Goes after `ACL SETUSER tidegate`.
+    needs: &'static str,
+    refused_at: Mutex<Option<Instant>>,
+}
+
+impl Right {
+    const fn new(what: &'static str, needs: &'static str) -> Self {
+        Self { what, needs, refused_at: Mutex::new(None) }
+    }
+
+    /// False for a while after a refusal.
+    fn is_open(&self) -> bool {
+        let refused_at = *self.refused_at.lock().unwrap_or_else(PoisonError::into_inner);
+        refused_at.is_none_or(|at| at.elapsed() >= FORBIDDEN_REST)
+    }
+
+    fn granted(&self) {
+        *self.refused_at.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
+    fn refused(&self, url: &SecretUrl, code: &str) {
+        let known = self.refused_at.lock().unwrap_or_else(PoisonError::into_inner).replace(Instant::now());
+        if known.is_none() {
+            let (what, needs) = (self.what, self.needs);
+            tracing::warn!(redis = %url, code, "Redis does not let us {what}: each process does without; `ACL SETUSER` its user {needs}");
+        }
+    }
 }
 
 impl Link {
@@ -173,7 +228,7 @@ impl Link {
 
     fn work(&self, connection: MultiplexedConnection) {
         self.state.send_replace(State::Working(connection));
-        tracing::info!(redis = %self.url, "Redis answers: caches are shared");
+        tracing::info!(redis = %self.url, "Redis answers: caches, limits and signals are shared");
     }
 
     /// Has Redis left alone. Says so once.
@@ -187,7 +242,7 @@ impl Link {
             }
         });
         if is_new {
-            tracing::warn!(redis = %self.url, "Redis is left alone for now and caches are kept in the process: it {reason}");
+            tracing::warn!(redis = %self.url, "Redis is left alone for now and each process caches and counts for itself: it {reason}");
         }
     }
 
@@ -236,22 +291,35 @@ async fn keep(link: Arc<Link>, probe: String) {
 
 /// What is wrong with Redis, in words that go on from "it". Nothing that Redis sent is in them but
 /// the code of an error, and nothing that changes from one try to the next.
-#[derive(Debug, thiserror::Error)]
-enum Trouble {
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Trouble {
+    /// Nothing came.
     #[error("does not answer in time")]
     Silent,
+    /// There is no connection.
     #[error("cannot be reached: {0}")]
     Unreachable(String),
+    /// There was one.
     #[error("closed the connection")]
     Closed,
+    /// Certificates or protocol.
     #[error("cannot be spoken to with TLS: {0}")]
     Tls(String),
+    /// User or password, and the code of the error.
     #[error("does not let us in ({0}): look at the user name and the password in REDIS_URL")]
     Password(String),
+    /// It does not do what was asked.
     #[error("refuses {command} ({code})")]
-    Refused { command: &'static str, code: String },
+    Refused {
+        /// What was asked.
+        command: &'static str,
+        /// The code of the error.
+        code: String,
+    },
+    /// Something else listens there.
     #[error("answers what Redis would not")]
     NotRedis,
+    /// The URL has something that is not understood.
     #[error("cannot be used: REDIS_URL {0}")]
     Url(&'static str),
 }
@@ -357,12 +425,22 @@ async fn read(mut connection: MultiplexedConnection, key: String) -> Result<Foun
 /// What a reply means that is not the one that was asked for.
 fn unexpected(command: &'static str, reply: &Value) -> Trouble {
     let Value::ServerError(error) = reply else { return Trouble::NotRedis };
-    // The first word of an error, if it is a code: Redis repeats in errors what it was sent, and that
-    // may be the password.
-    let word = error.code();
-    let is_code = !word.is_empty() && word.len() <= CODE_BYTES_MAX && word.bytes().all(|byte| byte.is_ascii_uppercase());
-    let code = if is_code { word } else { "ERR" }.to_owned();
-    if command == "AUTH" || matches!(word, "WRONGPASS" | "NOAUTH") { Trouble::Password(code) } else { Trouble::Refused { command, code } }
+    let code = code_of(error);
+    if command == "AUTH" || matches!(code.as_str(), "WRONGPASS" | "NOAUTH") {
+        Trouble::Password(code)
+    } else {
+        Trouble::Refused { command, code }
+    }
+}
+
+/// The first word of an error, if it is a code: Redis repeats in errors what it was sent, and that
+/// may be the password.
+fn code_of(error: &ServerError) -> String {
+    if is_code(error.code()) { error.code() } else { "ERR" }.to_owned()
+}
+
+fn is_code(word: &str) -> bool {
+    !word.is_empty() && word.len() <= CODE_BYTES_MAX && word.bytes().all(|byte| byte.is_ascii_uppercase())
 }
 
 #[cfg(test)]

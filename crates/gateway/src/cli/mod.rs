@@ -14,7 +14,6 @@ mod terminal;
 mod wallet;
 mod webhook_endpoints;
 
-use std::io::IsTerminal as _;
 use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -36,6 +35,7 @@ use crate::dev;
 use crate::follow::{self, Scanned};
 use crate::gateway::Gateway;
 use crate::http;
+use crate::logging;
 use crate::orders::part_named;
 use crate::people::{Doer, REASON_MAX};
 use crate::start::{self, Sorry};
@@ -101,7 +101,7 @@ async fn run(command: Command) -> Result<ExitCode, Sorry> {
     let done = Ok(ExitCode::SUCCESS);
     match command {
         Command::Dev { config: _, data_dir, listen, block_time, log_level } => {
-            log_to_stderr(&log_level, LogFormat::Pretty)?;
+            logging::start(&log_level, LogFormat::Pretty)?;
             run_dev(dev::Options { data_dir, listen, block_time, confirmations: (19, 12) }).await?;
             done
         }
@@ -146,24 +146,11 @@ async fn run(command: Command) -> Result<ExitCode, Sorry> {
 /// Reads the configuration and starts the log.
 fn read_config(args: &ConfigArgs, flags: Overrides) -> Result<Config, Sorry> {
     let config = Config::from_process(flags, args.config.as_deref())?;
-    log_to_stderr(&config.log.level, config.log.format)?;
+    logging::start(&config.log.level, config.log.format)?;
     for warning in &config.warnings {
-        tracing::warn!("{warning}");
+        tracing::warn!("the configuration: {warning}");
     }
     Ok(config)
-}
-
-/// Logs to stderr. Stdout is for what a command has to say.
-fn log_to_stderr(level: &str, format: LogFormat) -> Result<(), Sorry> {
-    let filter = tracing_subscriber::EnvFilter::try_new(level)
-        .map_err(|error| Sorry(format!("LOG_LEVEL: {error}; expected error, warn, info, debug or trace")))?;
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(std::io::stderr().is_terminal());
-    // A second call, as tests make, keeps the first subscriber.
-    let _ = match format {
-        LogFormat::Json => builder.json().flatten_event(true).try_init(),
-        LogFormat::Pretty => builder.try_init(),
-    };
-    Ok(())
 }
 
 /// Says `true` once the process is asked to stop.

@@ -3,11 +3,12 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use tidegate_rules::time::Span;
 use url::Url;
 
 use super::file::{Problems, Section};
 use super::values::{self, IpRange};
-use super::{Env, said};
+use super::{Env, SLOW, said};
 
 /// Where the gateway listens, and what is in front of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,6 +23,8 @@ pub struct Server {
     pub redirect_listen: Option<SocketAddr>,
     /// Who may say, in a header, where a request came from.
     pub trusted_proxies: Vec<IpRange>,
+    /// From when on a request is a slow one, which is a warning in the log.
+    pub slow_request: Span,
     /// In which header they say it.
     pub proxy_header: ProxyHeader,
 }
@@ -94,6 +97,7 @@ pub(super) fn server(
         tls: cert.zip(key).map(|(cert, key)| TlsFiles { cert, key }),
         redirect_listen,
         trusted_proxies: trusted_proxies(section, env, problems),
+        slow_request: section.span("slow_request", Span::from_secs(2), SLOW, problems),
         proxy_header: section.text("proxy_header", &values::PROXY_HEADER, problems).unwrap_or(ProxyHeader::XForwarded),
     };
     if server.tls.is_some() && !server.is_https() {

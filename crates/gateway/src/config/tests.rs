@@ -84,8 +84,10 @@ fn nothing_at_all_is_the_contracts_defaults() {
         redirect_listen: None,
         trusted_proxies: vec![],
         proxy_header: ProxyHeader::XForwarded,
+        slow_request: Span::from_secs(2),
     };
     assert_eq!(config.server, server);
+    assert_eq!(config.database.slow_query, Span::from_secs(1));
     assert_eq!(config.log, Log { level: "info".into(), format: LogFormat::Pretty });
     assert_eq!(config.metrics, Metrics { enabled: true, addr: None });
     assert_eq!(
@@ -396,9 +398,11 @@ fn wrong_values_say_what_was_expected_and_found() {
         server   | listen = "8001"         | expected an address and a port such as "127.0.0.1:8001" or "[::1]:8001", found the text "8001"
         server   | public_url = "pay.example" | such as "https://pay.example.com", without a path, found a text without a scheme (not shown)
         server   | trusted_proxies = "x"   | expected a list such as ["127.0.0.1", "10.0.0.0/8"], found a text (not shown)
-        log      | level = "loud"          | expected error, warn, info, debug or trace, also per target, such as "info,sqlx=warn", found the text "loud"
+        log      | level = "loud"          | expected error, warn, info, debug or trace, also per target, such as "info,hyper_util=warn", found the text "loud"
         database | url = 5                 | or postgres://USER:PASSWORD@HOST/NAME, found a number (not shown)
         database | replica_url = "sqlite://x.db" | expected postgres://USER:PASSWORD@HOST/NAME of a read replica of the database, found the address of a SQLite file, which has no replicas
+        server   | slow_request = "6m"     | expected from "1ms" to "5m", found "6m"
+        database | slow_query = "1h"       | expected from "1ms" to "5m", found "1h"
         database | pool_timeout = "1h"     | expected from "100ms" to "5m", found "1h"
         webhooks | allow_private_targets = 1 | expected true or false, found the number 1"#;
     for line in table.lines().map(str::trim).filter(|line| !line.is_empty()) {

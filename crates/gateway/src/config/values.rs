@@ -140,7 +140,7 @@ pub(super) const LOG_FORMAT: Form<LogFormat> = Form {
 };
 
 pub(super) const LOG_LEVEL: Form<String> = Form {
-    expected: "error, warn, info, debug or trace, also per target, such as \"info,sqlx=warn\"",
+    expected: "error, warn, info, debug or trace, also per target, such as \"info,hyper_util=warn\"",
     echo: Echo::Quote,
     parse: |text| {
         let directive = |part: &str| {
@@ -670,7 +670,7 @@ mod tests {
             INFO                    info
             WARNING                 warn
             CRITICAL                error
-            info,sqlx=warn          info,sqlx=warn
+            info,hyper_util=warn          info,hyper_util=warn
             info,sqlx::query=DEBUG  info,sqlx::query=debug
             verbose                 -
             info,                   -

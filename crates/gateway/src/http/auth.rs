@@ -13,13 +13,12 @@ use axum::extract::FromRequestParts;
 use axum::http::header::{AUTHORIZATION, COOKIE};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode};
-use governor::clock::{Clock as _, DefaultClock};
-use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
 use sha2::{Digest as _, Sha256};
 use tidegate_rules::id::{KeyId, MerchantId};
 use tidegate_rules::people::Permission;
 use tidegate_rules::time::Time;
 use tokio::time::Instant;
+use tracing::Instrument as _;
 
 use super::App;
 use super::forwarded::{Peer, client_address};
@@ -28,6 +27,7 @@ use crate::config::{IpRange, SecretText};
 use crate::people::throttle::network_of;
 use crate::people::{Doer, login};
 use crate::problem::Problem;
+use crate::rate::{Limiter, Rate, Together};
 use crate::store::{ApiKeyRow, SessionRow, UserRow};
 
 /// How long what was read about a key is believed.
@@ -147,35 +147,22 @@ impl Keys {
 /// How many keys that do not exist one address may try at once; one more each second after that.
 const BAD_KEYS_MAX: NonZeroU32 = NonZeroU32::new(60).unwrap();
 
-/// Addresses are forgotten when this many are known and they have been quiet.
-const OFFENDERS_MAX: usize = 10_000;
-
-/// The addresses that tried keys which do not exist.
-pub struct Offenders(DefaultKeyedRateLimiter<IpAddr>);
-
-impl Default for Offenders {
-    fn default() -> Self {
-        Self(RateLimiter::hashmap(Quota::per_second(NonZeroU32::MIN).allow_burst(BAD_KEYS_MAX)))
-    }
-}
+/// The addresses that tried keys which do not exist. Counted together with the other processes of the
+/// database, where there is Redis.
+pub struct Offenders(Limiter<IpAddr>);
 
 impl Offenders {
+    /// None, as far as this process knows.
+    pub fn new(together: Option<&Together>) -> Self {
+        Self(Limiter::new("bad_key", Rate::per_second(NonZeroU32::MIN, BAD_KEYS_MAX), IpAddr::to_string, together))
+    }
+
     /// Counts a bad key against an address: 401, or 429 once there were too many.
-    fn refuse(&self, address: IpAddr, detail: &str) -> Problem {
-        if self.0.len() >= OFFENDERS_MAX {
-            self.0.retain_recent();
-        }
-        match self.0.check_key(&network_of(address)) {
+    async fn refuse(&self, address: IpAddr, detail: &str) -> Problem {
+        match self.0.count(&network_of(address)).await {
             Ok(()) => Problem::new(StatusCode::UNAUTHORIZED, "unauthorized", detail),
-            Err(until) => {
-                let wait = until.wait_time_from(DefaultClock::default().now());
-                let mut problem = Problem::new(
-                    StatusCode::TOO_MANY_REQUESTS,
-                    "rate_limited",
-                    "too many requests with keys or sessions that do not exist; wait, then use a right one",
-                );
-                problem.retry_after_s = Some(u32::try_from(wait.as_secs()).unwrap_or(u32::MAX).saturating_add(1));
-                problem
+            Err(again_s) => {
+                Problem::too_many("too many requests with keys or sessions that do not exist; wait, then use a right one", again_s)
             }
         }
     }
@@ -350,7 +337,7 @@ async fn key_of(app: &App, header: &HeaderValue, address: IpAddr) -> Result<Arc<
         Some(key) => key,
         None => {
             let Some(row) = app.gateway.store.api_key(&hash).await? else {
-                return Err(app.offenders.refuse(address, "this API key is not known here; `tidegate api-key create` makes one"));
+                return Err(app.offenders.refuse(address, "this API key is not known here; `tidegate api-key create` makes one").await);
             };
             let key = Arc::new(Known::of(row)?);
             app.keys.learn(hash, Arc::clone(&key));
@@ -359,15 +346,16 @@ async fn key_of(app: &App, header: &HeaderValue, address: IpAddr) -> Result<Arc<
     };
     let now = clock::now();
     key.check(address, now)?;
-    app.limits.key(key.row.id)?;
+    app.limits.key(key.row.id).await?;
     if key.is_to_be_noted(now) {
         let (gateway, id) = (Arc::clone(&app.gateway), key.row.id);
         // Nobody waits for it.
-        tokio::spawn(async move {
+        let note = async move {
             if let Err(error) = gateway.store.key_used(id, now).await {
                 tracing::warn!(%error, key = %id, "the last use of an API key could not be noted");
             }
-        });
+        };
+        tokio::spawn(note.in_current_span());
     }
     Ok(key)
 }
@@ -376,7 +364,7 @@ async fn key_of(app: &App, header: &HeaderValue, address: IpAddr) -> Result<Arc<
 async fn person_of(app: &App, parts: &Parts, address: IpAddr) -> Result<Person, Problem> {
     let token = session_cookie(app, &parts.headers).ok_or_else(|| Problem::new(StatusCode::UNAUTHORIZED, "unauthorized", EXPECTED))?;
     let Some((user, session)) = login::session_of(&app.gateway, &token).await? else {
-        return Err(app.offenders.refuse(address, "this session has ended; log in again"));
+        return Err(app.offenders.refuse(address, "this session has ended; log in again").await);
     };
     let header = |name: &str| parts.headers.get(name).and_then(|value| value.to_str().ok());
     let is_safe = matches!(parts.method, Method::GET | Method::HEAD | Method::OPTIONS);
@@ -411,17 +399,17 @@ fn session_cookie(app: &App, headers: &HeaderMap) -> Option<SecretText> {
 mod tests {
     use super::*;
 
-    #[test]
-    fn too_many_bad_keys_are_slowed_down_by_address() {
-        let offenders = Offenders::default();
+    #[tokio::test]
+    async fn too_many_bad_keys_are_slowed_down_by_address() {
+        let offenders = Offenders::new(None);
         let (one, other) = (IpAddr::from([192, 0, 2, 1]), IpAddr::from([192, 0, 2, 2]));
         for _ in 0..BAD_KEYS_MAX.get() {
-            assert_eq!(offenders.refuse(one, "").status, StatusCode::UNAUTHORIZED);
+            assert_eq!(offenders.refuse(one, "").await.status, StatusCode::UNAUTHORIZED);
         }
-        let refused = offenders.refuse(one, "");
+        let refused = offenders.refuse(one, "").await;
         assert_eq!(refused.status, StatusCode::TOO_MANY_REQUESTS);
         assert!(refused.retry_after_s.is_some_and(|seconds| seconds >= 1));
-        assert_eq!(offenders.refuse(other, "").status, StatusCode::UNAUTHORIZED, "others are not concerned");
+        assert_eq!(offenders.refuse(other, "").await.status, StatusCode::UNAUTHORIZED, "others are not concerned");
     }
 
     #[test]

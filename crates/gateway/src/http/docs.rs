@@ -10,8 +10,8 @@ use utoipa_axum::routes;
 use utoipa_swagger_ui::SwaggerUi;
 
 use super::{
-    App, ProblemBody, api, chain, credentials, customers, events, inbox, login, notices, orders, people, plans, safe, security, wallets,
-    webhook_endpoints,
+    App, ProblemBody, api, chain, credentials, customers, events, inbox, log, login, notices, orders, people, plans, safe, security,
+    wallets, webhook_endpoints,
 };
 
 /// What the document says besides its calls.
@@ -33,7 +33,8 @@ use super::{
         (name = "notifications", description = "Messages to operators and customers, for operators"),
         (name = "credentials", description = "Merchants and API keys, for the owner"),
         (name = "people", description = "Log-in, sessions, second factors and users"),
-        (name = "inbox", description = "What payment providers said, for operators")
+        (name = "inbox", description = "What payment providers said, for operators"),
+        (name = "log", description = "How much is logged, for the owner")
     )
 )]
 struct Document;
@@ -173,6 +174,7 @@ fn calls() -> OpenApiRouter<App> {
         .routes(routes!(login::confirm_totp))
         .routes(routes!(login::put_password))
         .routes(routes!(inbox::list_payment_webhooks))
+        .routes(routes!(log::get_log_level, log::put_log_level))
 }
 
 /// `/openapi.json` and `/docs`.

@@ -14,8 +14,6 @@ use axum::http::header::{CONTENT_TYPE, RETRY_AFTER};
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::post;
-use governor::clock::{Clock as _, DefaultClock};
-use governor::{DefaultDirectRateLimiter, DefaultKeyedRateLimiter, Quota, RateLimiter};
 use serde::{Deserialize, Serialize};
 use tidegate_rules::block::Network;
 use tidegate_rules::changes::Recorded;
@@ -31,23 +29,16 @@ use crate::orders;
 use crate::pages::{self, HandedIn, Outcome};
 use crate::problem::Problem;
 use crate::quotes;
+use crate::rate::{Limiter, Rate, Together};
 use crate::store::OrderRow;
 use crate::transactions::{self, Known, Standing};
 
-/// How many hashes may be handed in for one order at once.
-const ORDER_BURST: NonZeroU32 = NonZeroU32::new(3).unwrap();
+/// How many hashes may be handed in for one order at once, and when one more.
+const ORDER: Rate = Rate { burst: NonZeroU32::new(3).unwrap(), every: Duration::from_secs(10) };
 
-/// How many more in each minute after that.
-const ORDER_PER_MINUTE: NonZeroU32 = NonZeroU32::new(6).unwrap();
-
-/// How many may be handed in for all orders at once.
-const ALL_BURST: NonZeroU32 = NonZeroU32::new(20).unwrap();
-
-/// How many more in each second after that. Each may cost an endpoint three calls.
-const ALL_PER_SECOND: NonZeroU32 = NonZeroU32::new(2).unwrap();
-
-/// Orders are forgotten when this many are known and nobody has asked for them lately.
-const ORDERS_MAX: usize = 10_000;
+/// How many may be handed in for all orders at once, and when one more. Each may cost an endpoint
+/// three calls.
+const ALL: Rate = Rate { burst: NonZeroU32::new(20).unwrap(), every: Duration::from_millis(500) };
 
 /// "Not a payment to this order" is never said sooner than this. What is recorded for another order
 /// is found faster than what a chain must be asked for, and a watch must not tell them apart.
@@ -62,31 +53,22 @@ pub fn routes() -> Router<App> {
 
 /// How often hashes were handed in.
 pub struct Tries {
-    orders: DefaultKeyedRateLimiter<OrderId>,
-    all: DefaultDirectRateLimiter,
-}
-
-impl Default for Tries {
-    fn default() -> Self {
-        Self {
-            orders: RateLimiter::hashmap(Quota::per_minute(ORDER_PER_MINUTE).allow_burst(ORDER_BURST)),
-            all: RateLimiter::direct(Quota::per_second(ALL_PER_SECOND).allow_burst(ALL_BURST)),
-        }
-    }
+    orders: Limiter<OrderId>,
+    all: Limiter<()>,
 }
 
 impl Tries {
+    /// None, as far as this process knows.
+    pub fn new(together: Option<&Together>) -> Self {
+        let all = Limiter::new("hashes", ALL, |()| String::new(), together);
+        Self { orders: Limiter::new("hashes_order", ORDER, OrderId::to_string, together), all }
+    }
+
     /// Counts a try, or says in how many seconds there may be another.
-    fn count(&self, order: OrderId) -> Result<(), u32> {
-        if self.orders.len() >= ORDERS_MAX {
-            self.orders.retain_recent();
-        }
+    async fn count(&self, order: OrderId) -> Result<(), u32> {
         // The order first: whoever tries one without end takes nothing from the others.
-        let tried = self.orders.check_key(&order).and_then(|()| self.all.check());
-        tried.map_err(|until| {
-            let wait = until.wait_time_from(DefaultClock::default().now());
-            u32::try_from(wait.as_secs()).unwrap_or(u32::MAX).saturating_add(1)
-        })
+        self.orders.count(&order).await?;
+        self.all.count(&()).await
     }
 }
 
@@ -201,7 +183,7 @@ async fn look<'a>(app: &'a App, row: &OrderRow, network: Option<&Network>, hash:
     let network = network.or(row.order.current.as_ref()).filter(|network| row.order.leases.iter().any(|lease| lease.network == **network));
     let part = network.and_then(|network| app.gateway.networks().get(network)).ok_or(Refused::NoAddress)?;
     let hash = transactions::parse_hash("/tx_hash", hash).map_err(Refused::NotAHash)?;
-    app.tries.count(row.id).map_err(Refused::TooMany)?;
+    app.tries.count(row.id).await.map_err(Refused::TooMany)?;
     let known = quotes::transaction(&app.gateway, part, hash).await?;
     let open = orders::shows_addresses(row, &app.gateway.heads(), clock::now());
     let failed = if open { Outcome::Failed } else { Outcome::FailedOver };
@@ -251,23 +233,26 @@ mod tests {
         OrderId::new(Time::from_millis(1), [number; 10])
     }
 
-    #[test]
-    fn one_order_is_tried_a_few_times_and_all_together_some_more() {
-        let tries = Tries::default();
-        for _ in 0..ORDER_BURST.get() {
-            assert_eq!(tries.count(order(0)), Ok(()));
+    #[tokio::test]
+    async fn one_order_is_tried_a_few_times_and_all_together_some_more() {
+        let tries = Tries::new(None);
+        for _ in 0..ORDER.burst.get() {
+            assert_eq!(tries.count(order(0)).await, Ok(()));
         }
         // Each refusal says when; none of them is taken from the others.
-        for _ in 0..ALL_BURST.get() {
-            let wait_s = tries.count(order(0)).unwrap_err();
+        for _ in 0..ALL.burst.get() {
+            let wait_s = tries.count(order(0)).await.unwrap_err();
             assert!((1..=10).contains(&wait_s), "{wait_s}");
         }
-        let rest = ALL_BURST.get() - ORDER_BURST.get();
+        let rest = ALL.burst.get() - ORDER.burst.get();
         for number in 1..=u8::try_from(rest).unwrap() {
-            assert_eq!(tries.count(order(number)), Ok(()), "{number}");
+            assert_eq!(tries.count(order(number)).await, Ok(()), "{number}");
         }
         // A slow machine may have earned some more meanwhile.
-        let refused = (100..=255).find_map(|number| tries.count(order(number)).err());
+        let mut refused = None;
+        for number in 100..=255 {
+            refused = refused.or(tries.count(order(number)).await.err());
+        }
         assert_eq!(refused, Some(1), "all together have an end");
     }
 

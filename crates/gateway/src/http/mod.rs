@@ -20,6 +20,7 @@ mod idempotency;
 mod inbox;
 mod limits;
 mod listen;
+mod log;
 mod login;
 mod metrics;
 mod notices;
@@ -47,12 +48,14 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
+use tracing::Instrument as _;
 use utoipa::ToSchema;
 
 use self::forwarded::{Carried, Peer};
 use self::listen::Door;
 use crate::clock;
 use crate::gateway::Gateway;
+use crate::logging::ACCESS;
 use crate::people::throttle::Throttle;
 use crate::problem::{FieldError, Problem};
 use crate::tls::Certificates;
@@ -117,30 +120,42 @@ fn router(app: App) -> Router {
 /// What every answer has: a request id, what it says to browsers, and a problem in place of a panic.
 async fn around(State(gateway): State<Arc<Gateway>>, request: Request, next: Next) -> Response {
     let id = hex::encode(clock::random::<12>());
-    let (method, path) = (request.method().clone(), request.uri().path().to_owned());
-    let route = request.extensions().get::<MatchedPath>().cloned();
+    let method = request.method().clone();
+    let matched = request.extensions().get::<MatchedPath>().cloned();
+    let route = matched.as_ref().map_or("none", MatchedPath::as_str);
     let peer = request.extensions().get::<Peer>();
     let carried = peer.map_or(Carried::Http, |peer| forwarded::carried(*peer, request.headers(), &gateway.config.server));
+    // Of the highest level, so that a warning has its request id even where `info` is not logged. A path
+    // or query may hold what people typed; the route does not.
+    let span = tracing::error_span!("request", request_id = id, %method, route);
     let started = tokio::time::Instant::now();
     let scoped = CURRENT.scope(id.clone(), async move {
         // A task of its own turns a panic into an error that can be answered.
-        match tokio::spawn(CURRENT.scope(request_id(), next.run(request))).await {
+        match tokio::spawn(CURRENT.scope(request_id(), next.run(request)).in_current_span()).await {
             Ok(response) => response,
             Err(error) => {
-                tracing::error!(request_id = request_id(), %error, "a request broke");
+                tracing::error!(%error, "a request broke");
                 Problem::internal().into_response()
             }
         }
     });
-    let mut response = scoped.await;
+    let mut response = scoped.instrument(span).await;
     let headers = response.headers_mut();
     if let Ok(value) = HeaderValue::from_str(&id) {
         headers.insert(REQUEST_ID, value);
     }
     security::complete(headers, carried);
     let (took, status) = (started.elapsed(), response.status().as_u16());
-    gateway.metrics.request(method.as_str(), route.as_ref().map_or("none", MatchedPath::as_str), status, took);
-    tracing::debug!(request_id = id, %method, path, status, took_us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX), "request");
+    gateway.metrics.request(method.as_str(), route, status, took);
+    let took_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
+    if took >= gateway.config.server.slow_request.to_std() {
+        tracing::warn!(target: ACCESS, request_id = id, %method, route, status, took_ms, "a request was slow");
+    } else if route.starts_with("/health/") || route == "/metrics" {
+        // Machines ask for these every few seconds.
+        tracing::debug!(target: ACCESS, request_id = id, %method, route, status, took_ms, "request");
+    } else {
+        tracing::info!(target: ACCESS, request_id = id, %method, route, status, took_ms, "request");
+    }
     response
 }
 
@@ -223,13 +238,14 @@ pub async fn serve_tls(
 }
 
 async fn serve_at(gateway: Arc<Gateway>, listener: TcpListener, door: Door, stop: watch::Receiver<bool>) -> std::io::Result<()> {
+    let together = gateway.counts_together();
     let app = App {
-        limits: Arc::new(limits::Limits::new(&gateway.config.limits)),
+        limits: Arc::new(limits::Limits::new(&gateway.config.limits, together.as_ref())),
         gateway,
         keys: Arc::default(),
-        offenders: Arc::default(),
-        throttle: Arc::default(),
-        tries: Arc::default(),
+        offenders: Arc::new(auth::Offenders::new(together.as_ref())),
+        throttle: Arc::new(Throttle::new(together.as_ref())),
+        tries: Arc::new(hand_in::Tries::new(together.as_ref())),
         stop: stop.clone(),
     };
     tokio::select! {

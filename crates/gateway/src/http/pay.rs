@@ -19,6 +19,7 @@ use tidegate_rules::order::{Depth, Exception, Heads, PaymentStatus, Status};
 use tidegate_rules::time::Time;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::sync::broadcast::error::RecvError;
+use tracing::Instrument as _;
 
 use super::request::{EmptyBody, Params, RawBody};
 use super::{App, api, request_id, stopped};
@@ -331,31 +332,36 @@ struct Sent {
 fn live(app: App, row: OrderRow, after: Option<i64>, place: OwnedSemaphorePermit) -> impl Stream<Item = Result<sse::Event, Infallible>> {
     let signals = app.gateway.listen();
     let sent = Sent { seq: after.unwrap_or(0), last_id: String::new(), data: String::new() };
-    futures_util::stream::unfold((app, row, signals, sent, place), |(app, mut row, mut signals, mut sent, place)| async move {
-        loop {
-            let stop = stopped(app.stop.clone());
-            match snapshot(&app.gateway, &mut row, &mut sent).await {
-                Ok(Some(event)) => return Some((Ok(event), (app, row, signals, sent, place))),
-                Ok(None) => {}
-                Err(problem) => tracing::warn!(order = %row.id, code = problem.code, "a checkout page could not be updated"),
-            }
-            let id = row.id;
-            let concerns = async {
-                loop {
-                    match signals.recv().await {
-                        Ok(Wake::Order(order)) if order == id => return,
-                        Ok(Wake::Head) | Err(RecvError::Lagged(_)) => return,
-                        Ok(_) => {}
-                        Err(RecvError::Closed) => std::future::pending::<()>().await,
-                    }
+    // The answer has begun when this is read, and its request is over.
+    let span = tracing::Span::current();
+    futures_util::stream::unfold((app, row, signals, sent, place), move |(app, mut row, mut signals, mut sent, place)| {
+        let next = async move {
+            loop {
+                let stop = stopped(app.stop.clone());
+                match snapshot(&app.gateway, &mut row, &mut sent).await {
+                    Ok(Some(event)) => return Some((Ok(event), (app, row, signals, sent, place))),
+                    Ok(None) => {}
+                    Err(problem) => tracing::warn!(order = %row.id, code = problem.code, "a checkout page could not be updated"),
                 }
-            };
-            tokio::select! {
-                () = concerns => {}
-                () = tokio::time::sleep(LOOK_AGAIN) => {}
-                () = stop => return None,
+                let id = row.id;
+                let concerns = async {
+                    loop {
+                        match signals.recv().await {
+                            Ok(Wake::Order(order)) if order == id => return,
+                            Ok(Wake::Head) | Err(RecvError::Lagged(_)) => return,
+                            Ok(_) => {}
+                            Err(RecvError::Closed) => std::future::pending::<()>().await,
+                        }
+                    }
+                };
+                tokio::select! {
+                    () = concerns => {}
+                    () = tokio::time::sleep(LOOK_AGAIN) => {}
+                    () = stop => return None,
+                }
             }
-        }
+        };
+        next.instrument(span.clone())
     })
 }
 

@@ -112,7 +112,17 @@ async fn note(gateway: &Gateway, notice: &NoticeRow, outcome: Result<(), Failure
             (NoticeState::Sent, None)
         }
         Err(Failure { reason, hope }) => {
-            tracing::warn!(notification = id, channel, topic, tries, "notification not taken: {reason}");
+            // What a mail server says repeats whom the message is for. It stands with the message.
+            let order = notice.order.as_deref();
+            tracing::warn!(
+                notification = id,
+                channel,
+                topic,
+                order,
+                tries,
+                ?hope,
+                "notification not taken; the list of notifications says why"
+            );
             (after(tries, hope, at), Some((reason, hope)))
         }
     };

@@ -99,14 +99,14 @@ pub fn is_csrf_token(token: &SecretText, shown: &str) -> bool {
 /// # Errors
 /// 401 `invalid_credentials`, `totp_required` or `invalid_totp`; 429 after too many tries.
 pub async fn log_in(gateway: &Gateway, throttle: &Throttle, attempt: Attempt<'_>) -> Result<LoggedIn, Problem> {
-    throttle.address(attempt.address)?;
+    throttle.address(attempt.address).await?;
     let email = account_name(attempt.email);
     let known = if email.contains('\0') { None } else { gateway.store.user_by_email(&email).await? };
     let origin = attempt.address.to_string();
     // Nobody is asked for too, so that both take as long.
     let id = known.as_ref().map_or_else(|| UserId::new(Time::from_millis(0), [0; 10]), |user| user.id);
     let came = if gateway.store.came_from(id, &origin).await? { Address::Known } else { Address::Unknown };
-    throttle.account(&email, attempt.address, came)?;
+    throttle.account(&email, attempt.address, came).await?;
 
     let fits = password::fits(attempt.password, known.as_ref().map(|user| user.password_hash.clone())).await?;
     let Some(user) = known.filter(|user| fits && user.status == UserStatus::Active) else {
@@ -233,7 +233,7 @@ pub async fn prove(gateway: &Gateway, throttle: &Throttle, user: &UserRow, shown
     let Some(shown) = shown else {
         return Err(refused(PROOF_NEEDED, "this change needs a second factor: send a fresh code in the header X-TOTP"));
     };
-    throttle.proof(user.id)?;
+    throttle.proof(user.id).await?;
     let wrong = || refused(PROOF_WRONG, "this code is wrong or was used; wait for the next one");
     let step = step_of(gateway, user, factor, shown, clock::now())?.ok_or_else(wrong)?;
     let changes = Changes { people: vec![PeopleChange::TotpUsed { user: user.id, step }], ..Changes::default() };

@@ -237,7 +237,7 @@ pub async fn change_password(
     new: SecretText,
 ) -> Result<(), Problem> {
     password::check("/new", &new)?;
-    throttle.proof(who.user.id)?;
+    throttle.proof(who.user.id).await?;
     if !password::fits(old, Some(who.user.password_hash.clone())).await? {
         return Err(Problem::new(axum::http::StatusCode::FORBIDDEN, "wrong_password", "/old is not the password in use"));
     }
@@ -290,8 +290,8 @@ fn wrong_code() -> Problem {
 }
 
 /// The step of a code of a second factor, offered or in use.
-fn shown_step(gateway: &Gateway, throttle: &Throttle, user: &UserRow, factor: &TotpRow, code: &str) -> Result<u64, Problem> {
-    throttle.proof(user.id)?;
+async fn shown_step(gateway: &Gateway, throttle: &Throttle, user: &UserRow, factor: &TotpRow, code: &str) -> Result<u64, Problem> {
+    throttle.proof(user.id).await?;
     login::step_of(gateway, user, factor, code, clock::now())?.ok_or_else(wrong_code)
 }
 
@@ -304,7 +304,7 @@ pub async fn confirm_totp(gateway: &Gateway, throttle: &Throttle, who: Own<'_>, 
     let offered = user.totp.as_ref().filter(|totp| !totp.confirmed);
     let offered =
         offered.ok_or_else(|| Problem::conflict("totp_not_offered", "there is nothing to confirm: begin with POST /api/v1/auth/totp"))?;
-    let step = shown_step(gateway, throttle, user, offered, code)?;
+    let step = shown_step(gateway, throttle, user, offered, code).await?;
     let at = clock::now();
     let changes = Changes {
         people: vec![
@@ -324,7 +324,7 @@ pub async fn confirm_totp(gateway: &Gateway, throttle: &Throttle, who: Own<'_>, 
 pub async fn drop_totp(gateway: &Gateway, throttle: &Throttle, who: Own<'_>, code: &str) -> Result<(), Problem> {
     let Own { user, doer, .. } = who;
     let factor = user.second_factor().ok_or_else(|| Problem::conflict("totp_not_enabled", "this account has no second factor"))?;
-    let step = shown_step(gateway, throttle, user, factor, code)?;
+    let step = shown_step(gateway, throttle, user, factor, code).await?;
     let mut steps = Steps { row: user, doer, at: clock::now(), version: user.version, changes: Changes::default() };
     steps.changes.people.push(PeopleChange::TotpUsed { user: user.id, step });
     let what = format!("{} has no second factor any more", user.email);

@@ -9,6 +9,7 @@
 
 mod apply;
 mod chain;
+mod channel;
 mod events;
 mod fuse;
 mod inbox;
@@ -25,6 +26,7 @@ mod webhook_endpoints;
 
 use std::time::Duration;
 
+use log::LevelFilter;
 use sqlx::any::{AnyConnectOptions, AnyPoolOptions};
 use sqlx::{AnyConnection, AnyPool, ConnectOptions as _, Connection as _, Executor as _};
 use tidegate_rules::changes::Changes;
@@ -32,6 +34,7 @@ use tidegate_rules::time::Time;
 use tokio::sync::{mpsc, oneshot};
 
 pub use chain::{BalanceRow, HintRow, JobRow, JobStatus};
+pub use channel::{Listener, TEXT_BYTES_MAX};
 pub use events::{AttemptRow, DeliveryFilter, DeliveryRow, EventFilter};
 pub use fuse::{Fuse, Side};
 pub use inbox::{InboxFilter, InboxRow, NewInbox, Outcome};
@@ -55,6 +58,9 @@ const QUEUE_MAX: usize = 4_096;
 
 /// How often committed pages are moved from the WAL into the database.
 const CHECKPOINT_EVERY: Duration = Duration::from_secs(1);
+
+/// From when on a statement is a slow one, unless it is said.
+const SLOW_QUERY: Duration = Duration::from_secs(1);
 
 /// The oldest SQLite without the WAL-reset bug (fixed in 3.51.3).
 const SQLITE_MIN: (u32, u32, u32) = (3, 51, 3);
@@ -126,6 +132,20 @@ impl Store {
     /// # Errors
     /// [`StoreError::Open`] says what is wrong with the URL, the file, the server or the schema.
     pub async fn open(url: &str, pool_size: u32, pool_timeout: Duration, migrate: Migrate) -> Result<Self, StoreError> {
+        Self::open_watched(url, pool_size, pool_timeout, SLOW_QUERY, migrate).await
+    }
+
+    /// The same; a statement that takes `slow_query` or longer is a warning in the log.
+    ///
+    /// # Errors
+    /// As [`Store::open`].
+    pub async fn open_watched(
+        url: &str,
+        pool_size: u32,
+        pool_timeout: Duration,
+        slow_query: Duration,
+        migrate: Migrate,
+    ) -> Result<Self, StoreError> {
         sqlx::any::install_default_drivers();
         let engine = if url.starts_with("sqlite:") { Engine::Sqlite } else { Engine::Postgres };
         let address = match (engine, migrate) {
@@ -138,7 +158,8 @@ impl Store {
             _ => url.to_owned(),
         };
         let options: AnyConnectOptions = address.parse().map_err(|error| open_error(engine, &error))?;
-        let options = options.disable_statement_logging();
+        // A statement's text has no values in it: they are bound.
+        let options = options.log_statements(LevelFilter::Off).log_slow_statements(LevelFilter::Warn, slow_query);
         let mut connection = AnyConnection::connect_with(&options).await.map_err(|error| open_error(engine, &error))?;
         prepare(engine, &mut connection).await.map_err(|error| open_error(engine, &error))?;
         if engine == Engine::Sqlite {
@@ -149,6 +170,7 @@ impl Store {
         let readers = AnyPoolOptions::new()
             .max_connections(pool_size)
             .acquire_timeout(pool_timeout)
+            .acquire_slow_threshold(slow_query)
             .after_connect(move |connection, _| Box::pin(async move { prepare(engine, connection).await }))
             .connect_with(options)
             .await

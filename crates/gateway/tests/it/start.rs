@@ -284,7 +284,7 @@ async fn wallets_are_made_and_imported_from_the_shell() {
 async fn no_secret_is_ever_written_down() {
     let mut shop = Shop::open().await;
     // The log at its most talkative.
-    shop.home.log_level = "debug";
+    shop.home.log_level = "trace";
     let mut log = shop.gateway.process.output();
     shop.restart().await;
     let private_key = "7c852118294e51e653712a81e05800f419141751be58f605c371e15141b007a6";
