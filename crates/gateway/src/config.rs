@@ -119,6 +119,15 @@ impl DatabaseUrl {
     }
 }
 
+impl std::str::FromStr for DatabaseUrl {
+    type Err = String;
+
+    /// As in `DATABASE_URL`; the error says what was expected and quotes nothing.
+    fn from_str(text: &str) -> Result<Self, String> {
+        values::DATABASE_URL.read(text)
+    }
+}
+
 impl fmt::Display for DatabaseUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -100,6 +100,8 @@ pub enum Action {
     BackupCreate,
     /// A backup read back.
     BackupRestore,
+    /// Everything moved to another database.
+    DatabaseMove,
     /// An alert taken up.
     AlertAcknowledge,
     /// An alert closed.
@@ -160,6 +162,7 @@ names!(Action:
     KeyRotateEnd "key.rotate_end",
     BackupCreate "backup.create",
     BackupRestore "backup.restore",
+    DatabaseMove "database.move",
     AlertAcknowledge "alert.acknowledge",
     AlertClose "alert.close",
     OrderConfirm "order.confirm",

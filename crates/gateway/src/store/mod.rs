@@ -12,6 +12,7 @@ mod chain;
 mod events;
 mod fuse;
 mod inbox;
+mod moving;
 mod notices;
 mod people;
 mod plans;
@@ -32,6 +33,7 @@ pub use chain::{BalanceRow, HintRow, JobRow, JobStatus};
 pub use events::{AttemptRow, DeliveryFilter, DeliveryRow};
 pub use fuse::{Fuse, Side};
 pub use inbox::{InboxFilter, InboxRow, NewInbox, Outcome};
+pub use moving::{Moved, Place, move_over};
 pub use notices::{EventCount, NoticeFilter, NoticeRow, TellingRow, TemplateRow};
 pub use people::{SessionRow, TotpRow, UserRow};
 pub use plans::{PeriodRow, PlanRow};
@@ -139,6 +141,7 @@ impl Store {
             check_sqlite(&mut connection).await?;
         }
         schema::bring_up(engine, &mut connection, migrate).await?;
+        moving::refuse_moved(&mut connection).await?;
 
         let readers = AnyPoolOptions::new()
             .max_connections(pool_size)

@@ -15,6 +15,7 @@ const MIGRATIONS: &[(i64, &str, &str)] = &[
     (5, "notices", include_str!("../../migrations/0005_notices.sql")),
     (6, "people", include_str!("../../migrations/0006_people.sql")),
     (7, "doors", include_str!("../../migrations/0007_doors.sql")),
+    (10, "growth", include_str!("../../migrations/0010_growth.sql")),
 ];
 
 /// Two processes that start at once must not both migrate (PostgreSQL; any number will do).

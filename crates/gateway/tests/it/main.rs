@@ -54,6 +54,7 @@ mod kill;
 mod many_receivers;
 mod metrics;
 mod money;
+mod moving;
 mod notices;
 mod orders;
 mod payment_on_anvil;

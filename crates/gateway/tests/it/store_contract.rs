@@ -2221,7 +2221,10 @@ async fn a_database_is_not_migrated_unasked(ground: Ground) {
 async fn two_that_open_an_empty_database_at_once_both_may(ground: Ground) {
     let openings = join_all((0..8).map(|_| ground.try_open(Migrate::Yes))).await;
     let stores: Vec<Store> = openings.into_iter().map(|opened| opened.unwrap()).collect();
-    assert_eq!(ground.look("SELECT name FROM schema_versions").await, ["first", "safe", "chains", "orders", "notices", "people", "doors"]);
+    assert_eq!(
+        ground.look("SELECT name FROM schema_versions").await,
+        ["first", "safe", "chains", "orders", "notices", "people", "doors", "growth"]
+    );
     // Each of them writes, and all read the same.
     for store in &stores {
         add_wallets(store, 2).await;
