@@ -15,3 +15,13 @@ CREATE TABLE move_marks (
     last_key TEXT NOT NULL,                -- JSON: the key of the last row that was copied
     copied BIGINT NOT NULL
 );
+
+-- The files that rows went to before they were deleted.
+CREATE TABLE archives (
+    file TEXT PRIMARY KEY,                 -- below retention.archive_dir
+    table_name TEXT NOT NULL,
+    row_count BIGINT NOT NULL,
+    sha256 TEXT NOT NULL,                  -- of the file
+    made_at BIGINT NOT NULL
+);
+CREATE INDEX idx_balances_taken ON wallet_balances (taken_at);

@@ -35,6 +35,7 @@ use crate::orders;
 use crate::pool::Pool;
 use crate::problem::Problem;
 use crate::quotes;
+use crate::retention;
 use crate::safe;
 use crate::store::{MerchantRow, Store, StoreError};
 
@@ -343,6 +344,7 @@ impl Gateway {
         loops.spawn(follow::watch_networks(Arc::clone(&self), stop.clone()));
         loops.spawn(quotes::keep_fees(Arc::clone(&self), stop.clone()));
         loops.spawn(balances::run(Arc::clone(&self), stop.clone()));
+        loops.spawn(retention::run(Arc::clone(&self), stop.clone()));
         loops.spawn(keep_safe(Arc::clone(&self), stop.clone()));
         loops.spawn(keep_house(Arc::clone(&self), stop));
         while let Some(ended) = loops.join_next().await {

@@ -9,6 +9,7 @@
 )]
 
 pub mod alerts;
+pub mod archive;
 pub mod backup;
 pub mod balances;
 pub mod cache;
@@ -35,6 +36,7 @@ pub mod pool;
 pub mod problem;
 pub mod providers;
 pub mod quotes;
+pub mod retention;
 pub mod rotate;
 pub mod safe;
 pub mod sources;

@@ -574,7 +574,7 @@ async fn insert_balances(db: &mut AnyConnection, balances: &[&NewBalance]) -> Re
         |rows| {
             format!(
                 "INSERT INTO wallet_balances (id, wallet_id, raw_value, block_number, taken_at, incoming, outgoing) VALUES {rows} \
-                 ON CONFLICT (id) DO NOTHING"
+                 ON CONFLICT DO NOTHING"
             )
         },
         |statement, balance| {

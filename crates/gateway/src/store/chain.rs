@@ -188,12 +188,6 @@ impl Store {
         rows.iter().map(balance).collect()
     }
 
-    /// Forgets what wallets held before this time; the newest of each stays on the wallet.
-    pub async fn forget_balances(&self, before: Time) -> Found<()> {
-        sqlx::query("DELETE FROM wallet_balances WHERE taken_at < $1").bind(before.millis()).execute(&self.readers).await?;
-        Ok(())
-    }
-
     /// Keeps a job as it is now.
     pub async fn put_job(&self, row: &JobRow) -> Found<()> {
         sqlx::query(

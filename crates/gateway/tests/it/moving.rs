@@ -88,10 +88,10 @@ async fn a_move_that_is_killed_many_times_brings_every_row_of_every_table() {
     let target = postgres::fresh_database();
 
     let args = ["migrate", "--from", &home.database_url, "--to", &target, "--json"];
-    let (mut kills, mut begun) = (0, 0);
+    let (mut kills, mut begun, mut patience_ms) = (0, 0, 150);
     let report: Value = loop {
         let mut process = Process::start("migrate", &mut home.command(&args));
-        match tokio::time::timeout(Duration::from_millis(150 + kills * 150), process.exit(Duration::from_secs(60))).await {
+        match tokio::time::timeout(Duration::from_millis(patience_ms), process.exit(Duration::from_secs(60))).await {
             Ok(status) => {
                 assert!(status.success(), "{}", process.output());
                 break serde_json::from_str(process.output().lines().find(|line| line.starts_with('{')).unwrap()).unwrap();
@@ -99,6 +99,8 @@ async fn a_move_that_is_killed_many_times_brings_every_row_of_every_table() {
             Err(_) => {
                 process.kill();
                 kills += 1;
+                // Soon enough it is long enough, on a slow machine too.
+                patience_ms += patience_ms / 4;
             }
         }
         let half = postgres::query(&target, "SELECT count(*) FROM pg_tables WHERE tablename = 'moves'") == "1"
