@@ -27,6 +27,9 @@ const MANY: i64 = 1_000_000;
 /// How far apart orders are, so that a million go over a quarter of a year.
 const APART_MS: i64 = 7_776;
 
+/// How often each wallet was lent.
+const LEASES: i64 = 100;
+
 /// How often each question is asked, after as many to warm up.
 const ASKED: u32 = 100;
 
@@ -154,13 +157,13 @@ async fn one(store: &Store, question: &str, count: i64, number: i64) {
         "is any to settle" => assert!(!store.has_unsettled(&tron).await.unwrap()),
         "transfers of a block" => assert_eq!(store.transfers_between(&tron, at.unsigned_abs(), at.unsigned_abs()).await.unwrap().len(), 1),
         "a page of transfers" => assert_eq!(store.transfers(TransferFilter::default(), 50).await.unwrap().len(), 50),
-        "whose time a wallet was" => assert!(!store.windows(&[wallet(at % 1_000)]).await.unwrap().is_empty()),
+        "whose time a wallet was" => assert!(!store.windows(&[wallet(at % (count / LEASES))]).await.unwrap().is_empty()),
         "orders past their time" => assert!(store.orders_past(&tron, now, 100).await.unwrap().is_empty()),
         "leases that are over" => assert!(store.leases_over(&tron, now, 100).await.unwrap().is_empty()),
         "webhooks that are due" => assert!(store.due_deliveries(Time::from_millis(1), &[], 100).await.unwrap().is_empty()),
         "when the next is due" => drop(store.next_delivery_at().await.unwrap()),
         "a page of webhooks" => assert_eq!(store.deliveries(DeliveryFilter::default(), 50).await.unwrap().len(), 50),
-        "events after a place" => assert_eq!(store.events(merchant(), 2 * at, None, 50).await.unwrap().len(), 50),
+        "events after a place" => assert_eq!(store.events(merchant(), at, None, 50).await.unwrap().len(), 50),
         _ => {
             let id = EventId::new(now, tidegate::clock::id_bytes());
             let event = NewEvent {
@@ -266,7 +269,8 @@ async fn filled(url: &str, count: i64) -> (Store, i64) {
     let tail = OrderId::new(Time::from_millis(0), [0; 10]).to_string()[16..].to_owned();
     let id = |prefix: &str| format!("'{prefix}_' || {hex} || '{tail}'");
     let second = |prefix: &str| format!("'{prefix}_' || {hex} || '{}1'", &tail[..19]);
-    let (wallet_hex, at) = if sqlite { ("printf('%012x', i % 1000)", "i") } else { ("lpad(to_hex(i % 1000), 12, '0')", "i") };
+    let (wallets, at) = (count / LEASES, "i");
+    let wallet_hex = if sqlite { format!("printf('%012x', i % {wallets})") } else { format!("lpad(to_hex(i % {wallets}), 12, '0')") };
     let wallet = format!("'wal_' || {wallet_hex} || '{tail}'");
     let (shop, zeros, now) = (merchant(), "00".repeat(20), format!("{first} + i * {APART_MS}"));
     let rows = [

@@ -99,6 +99,8 @@ pub async fn move_over(
         };
         for table in &tables {
             copied = copied.saturating_add(copy(&mut source, &mut target, table, &mut add).await?);
+            // So that the planner knows how large it is: for the comparison, and for the gateway's first day.
+            target.execute(AssertSqlSafe(format!("ANALYZE \"{}\"", table.name))).await?;
         }
         for (table, count) in tables.iter().zip(&counts) {
             compare(&mut source, &mut target, table, *count, &mut add).await?;
