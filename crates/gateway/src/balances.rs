@@ -414,7 +414,7 @@ const JOB_BREATH: Duration = Duration::from_secs(30);
 /// The kind of job that reads every balance.
 const JOB_KIND: &str = "wallet_sync";
 
-/// Reads every balance now and then, until `stop` says so, and forgets old snapshots.
+/// Reads every balance now and then, until `stop` says so.
 pub async fn run(gateway: Arc<Gateway>, mut stop: watch::Receiver<bool>) {
     let every = gateway.config.balances.sync_every;
     if every == Span::ZERO {
@@ -438,9 +438,6 @@ pub async fn run(gateway: Arc<Gateway>, mut stop: watch::Receiver<bool>) {
                 Err(problem) => tracing::warn!(code = problem.code, "balances could not be read: {}", problem.detail),
             },
             _ = stop.wait_for(|stop| *stop) => return,
-        }
-        if let Err(error) = gateway.store.forget_balances(clock::now().minus(gateway.config.balances.keep)).await {
-            tracing::warn!(%error, "old balances could not be forgotten");
         }
         wait = every.to_std();
     }

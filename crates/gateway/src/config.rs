@@ -92,6 +92,8 @@ pub struct Config {
     pub payment_webhooks: BTreeMap<String, PaymentWebhook>,
     /// Reading what the wallets hold.
     pub balances: Balances,
+    /// What leaves the database, and when.
+    pub retention: Retention,
     /// Messages to the operator and to customers.
     pub notifications: Notifications,
     /// How much is answered.
@@ -134,6 +136,15 @@ impl DatabaseUrl {
             Self::Sqlite(path) => format!("sqlite:{}", values::percent_encoded(&path.to_string_lossy())),
             Self::Postgres(url) => url.expose().as_str().to_owned(),
         }
+    }
+}
+
+impl std::str::FromStr for DatabaseUrl {
+    type Err = String;
+
+    /// As in `DATABASE_URL`; the error says what was expected and quotes nothing.
+    fn from_str(text: &str) -> Result<Self, String> {
+        values::DATABASE_URL.read(text)
     }
 }
 
@@ -336,6 +347,15 @@ pub struct Balances {
     pub sync_every: Span,
     /// How long snapshots are kept.
     pub keep: Span,
+}
+
+/// What leaves the database, and when. Money never does.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Retention {
+    /// Where rows go before they are deleted; without it they are only deleted.
+    pub archive_dir: Option<PathBuf>,
+    /// How long webhooks that are done are kept, with their tries; zero for ever.
+    pub webhooks: Span,
 }
 
 /// How much is answered.
@@ -587,6 +607,19 @@ impl Config {
         };
         section.finish(problems);
 
+        let mut section = root.section("retention", problems);
+        let retention = Retention {
+            archive_dir: section.text("archive_dir", &values::TEXT, problems).map(PathBuf::from),
+            webhooks: section.span("webhooks", Span::from_secs(90 * 86_400), Span::ZERO..=Span::from_secs(3_650 * 86_400), problems),
+        };
+        if retention.webhooks > Span::ZERO && retention.webhooks < WEBHOOKS_MIN {
+            problems.add(
+                "`retention.webhooks`",
+                "expected \"0s\" for ever or at least \"7d\", found less; a webhook may be sent again for that long",
+            );
+        }
+        section.finish(problems);
+
         let mut section = root.section("notifications", problems);
         let notifications = notices::notifications(&mut section, &env, problems, &mut warnings);
         let mut section = root.section("limits", problems);
@@ -632,6 +665,7 @@ impl Config {
             webhooks,
             payment_webhooks,
             balances,
+            retention,
             notifications,
             limits,
             warnings,
@@ -708,6 +742,8 @@ impl NetworkConfig {
 const FILE_BYTES_MAX: u64 = 1024 * 1024;
 /// How long a wallet may be kept from its next order, by the late window and again by the cooldown.
 const WINDOW_MAX: Span = Span::from_secs(365 * 86_400);
+/// A webhook that is done is kept at least for so long: people may want it to be sent again.
+const WEBHOOKS_MIN: Span = Span::from_secs(7 * 86_400);
 /// More than this many blocks are not kept to judge by.
 const CONFIRMATIONS_MAX: u64 = 4_000;
 

@@ -37,6 +37,7 @@ use crate::pool::Pool;
 use crate::problem::Problem;
 use crate::quotes;
 use crate::rate::Together;
+use crate::retention;
 use crate::safe;
 use crate::signals;
 use crate::store::{EndpointRow, MerchantRow, Store, StoreError};
@@ -403,6 +404,7 @@ impl Gateway {
         loops.spawn(balances::run(Arc::clone(&self), stop.clone()));
         loops.spawn(balances::run_jobs(Arc::clone(&self), stop.clone()));
         loops.spawn(signals::run(Arc::clone(&self), stop.clone()));
+        loops.spawn(retention::run(Arc::clone(&self), stop.clone()));
         loops.spawn(keep_safe(Arc::clone(&self), stop.clone()));
         loops.spawn(keep_house(Arc::clone(&self), stop));
         while let Some(ended) = loops.join_next().await {

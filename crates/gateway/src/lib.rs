@@ -9,6 +9,7 @@
 )]
 
 pub mod alerts;
+pub mod archive;
 pub mod backup;
 pub mod balances;
 pub mod cache;
@@ -39,6 +40,7 @@ pub mod problem;
 pub mod providers;
 pub mod quotes;
 pub mod rate;
+pub mod retention;
 pub mod rotate;
 pub mod safe;
 pub mod signals;

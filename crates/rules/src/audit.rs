@@ -110,6 +110,8 @@ pub enum Action {
     BackupCreate,
     /// A backup read back.
     BackupRestore,
+    /// Everything moved to another database.
+    DatabaseMove,
     /// An alert taken up.
     AlertAcknowledge,
     /// An alert closed.
@@ -177,6 +179,7 @@ names!(Action:
     KeyRotateEnd "key.rotate_end",
     BackupCreate "backup.create",
     BackupRestore "backup.restore",
+    DatabaseMove "database.move",
     AlertAcknowledge "alert.acknowledge",
     AlertClose "alert.close",
     OrderConfirm "order.confirm",

@@ -146,11 +146,22 @@ pub(super) enum Command {
         #[arg(long)]
         json: bool,
     },
-    /// Bring the database's schema up to date
-    #[command(after_help = "Example:\n  tidegate migrate --config tidegate.toml")]
+    /// Bring the database's schema up to date, or move everything from SQLite to PostgreSQL
+    #[command(
+        after_help = "Examples:\n  tidegate migrate --config tidegate.toml\n  tidegate migrate --from sqlite:///var/lib/tidegate/tidegate.db --to postgres://tidegate@127.0.0.1/tidegate"
+    )]
     Migrate {
         #[command(flatten)]
         config: ConfigArgs,
+        /// Move everything from this SQLite database, which nothing may be using
+        #[arg(long, value_name = "URL")]
+        from: Option<String>,
+        /// To this PostgreSQL database, which is empty (default: DATABASE_URL, so that no password is in a list of processes)
+        #[arg(long, value_name = "URL", requires = "from")]
+        to: Option<String>,
+        /// Print one JSON document
+        #[arg(long)]
+        json: bool,
     },
     /// Work on the wallet pool
     #[command(subcommand, after_help = "Example:\n  tidegate wallet generate --network tron --count 100")]

@@ -7,6 +7,7 @@ mod args;
 mod check;
 mod credentials;
 mod health;
+mod migrate;
 mod notify;
 mod people;
 mod safe;
@@ -122,11 +123,8 @@ async fn run(command: Command) -> Result<ExitCode, Sorry> {
             resume(&config, (&network, ancestor), &reason, yes, json).await?;
             done
         }
-        Command::Migrate { config } => {
-            start::open_store(&read_config(&config, Overrides::default())?, Migrate::Yes).await?.close().await;
-            say("the schema is up to date");
-            done
-        }
+        Command::Migrate { config, from: Some(from), to, json } => migrate::move_over(&config, &from, to.as_deref(), json).await,
+        Command::Migrate { config, from: None, to: _, json } => migrate::bring_up(&config, json).await,
         Command::Wallet(command) => wallet::run(command).await,
         Command::Key(command) => safe::key(command).await,
         Command::Backup { config, file, json } => safe::backup(&config, &file, json).await,

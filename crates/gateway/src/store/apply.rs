@@ -598,7 +598,7 @@ async fn insert_balances(db: &mut AnyConnection, balances: &[&NewBalance]) -> Re
         |rows| {
             format!(
                 "INSERT INTO wallet_balances (id, wallet_id, raw_value, block_number, taken_at, incoming, outgoing) VALUES {rows} \
-                 ON CONFLICT (id) DO NOTHING"
+                 ON CONFLICT DO NOTHING"
             )
         },
         |statement, balance| {
@@ -926,7 +926,7 @@ async fn move_index(db: &mut AnyConnection, derivation: &Derivation) -> Applied 
 }
 
 /// Appends to the hash chain. The lock on the one row of `audit_head` puts writers in line.
-async fn append_audit(db: &mut AnyConnection, rows: &[&NewAudit]) -> Result<(), sqlx::Error> {
+pub(super) async fn append_audit(db: &mut AnyConnection, rows: &[&NewAudit]) -> Result<(), sqlx::Error> {
     sqlx::query("INSERT INTO audit_head (id, seq, hash) VALUES (1, 0, $1) ON CONFLICT (id) DO NOTHING")
         .bind(audit::GENESIS)
         .execute(&mut *db)

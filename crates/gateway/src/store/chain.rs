@@ -188,12 +188,6 @@ impl Store {
         rows.iter().map(balance).collect()
     }
 
-    /// Forgets what wallets held before this time; the newest of each stays on the wallet.
-    pub async fn forget_balances(&self, before: Time) -> Found<()> {
-        sqlx::query("DELETE FROM wallet_balances WHERE taken_at < $1").bind(before.millis()).execute(&self.readers).await?;
-        Ok(())
-    }
-
     /// Keeps a new job, unless one of its kind runs; false then.
     pub async fn add_job(&self, row: &JobRow) -> Found<bool> {
         let added = sqlx::query(

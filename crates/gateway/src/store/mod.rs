@@ -14,7 +14,10 @@ mod events;
 mod fuse;
 mod inbox;
 mod instances;
+mod leaving;
+mod moving;
 mod notices;
+mod partitions;
 mod people;
 mod plans;
 mod read;
@@ -39,6 +42,8 @@ pub use events::{AttemptRow, DeliveryFilter, DeliveryRow, EventFilter};
 pub use fuse::{Fuse, Side};
 pub use inbox::{InboxFilter, InboxRow, NewInbox, Outcome};
 pub use instances::Queue;
+pub use leaving::{LEAVE_ROWS, Leaving};
+pub use moving::{Moved, Place, move_over};
 pub use notices::{EventCount, NoticeFilter, NoticeRow, TellingRow, TemplateRow};
 pub use people::{SessionRow, TotpRow, UserRow};
 pub use plans::{PeriodRow, PlanRow};
@@ -166,6 +171,7 @@ impl Store {
             check_sqlite(&mut connection).await?;
         }
         schema::bring_up(engine, &mut connection, migrate).await?;
+        moving::refuse_moved(&mut connection).await?;
 
         let readers = AnyPoolOptions::new()
             .max_connections(pool_size)

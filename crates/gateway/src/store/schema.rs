@@ -4,7 +4,7 @@
 
 use sqlx::{AnyConnection, Executor as _};
 
-use super::{Engine, Migrate, StoreError};
+use super::{Engine, Migrate, StoreError, partitions};
 
 /// The migrations: version, name, text.
 const MIGRATIONS: &[(i64, &str, &str)] = &[
@@ -17,7 +17,11 @@ const MIGRATIONS: &[(i64, &str, &str)] = &[
     (7, "doors", include_str!("../../migrations/0007_doors.sql")),
     (8, "endpoints", include_str!("../../migrations/0008_endpoints.sql")),
     (9, "instances", include_str!("../../migrations/0009_instances.sql")),
+    (10, "growth", include_str!("../../migrations/0010_growth.sql")),
 ];
+
+/// The migration that divides tables by time, on PostgreSQL.
+const DIVIDES: i64 = 10;
 
 /// Two processes that start at once must not both migrate (PostgreSQL; any number will do).
 const ADVISORY_LOCK: i64 = 0x7469_6465_6761_7465;
@@ -65,6 +69,9 @@ async fn apply_missing(engine: Engine, connection: &mut AnyConnection) -> Result
         let text = text.replace("{serial}", serial).replace("{now}", now);
         for statement in statements(&text) {
             sqlx::query(sqlx::AssertSqlSafe(statement)).execute(&mut *connection).await?;
+        }
+        if *version == DIVIDES && engine == Engine::Postgres {
+            partitions::divide(connection, crate::clock::now()).await?;
         }
         sqlx::query("INSERT INTO schema_versions (version, name) VALUES ($1, $2)")
             .bind(*version)

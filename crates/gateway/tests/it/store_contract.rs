@@ -15,8 +15,8 @@ use proptest::test_runner::{Config, TestRunner};
 use sqlx::{AssertSqlSafe, Connection as _, Row as _};
 use tidegate::clock::id_bytes;
 use tidegate::store::{
-    AlertFilter, AuditFilter, Commit, DeliveryFilter, Engine, EventFilter, JobRow, JobStatus, Migrate, NoticeFilter, OrderFilter, OrderRow,
-    Queue,
+    AlertFilter, AuditFilter, Commit, DeliveryFilter, Engine, EventFilter, JobRow, JobStatus, Leaving, Migrate, NoticeFilter, OrderFilter,
+    OrderRow, Queue,
     Store, StoreError, TransferRow, WalletFilter,
 };
 use tidegate_rules::alert::{AlertKind, AlertStatus};
@@ -1850,7 +1850,7 @@ async fn what_wallets_held_is_kept_and_forgotten(ground: Ground) {
         store.balances_of(one, at(before), limit).await.unwrap().iter().map(|row| row.value).collect()
     };
     assert_eq!((values(100, 10).await, values(100, 1).await, values(20, 10).await), (vec![raw(7), raw(5)], vec![raw(7)], vec![raw(5)]));
-    store.forget_balances(at(20)).await.unwrap();
+    assert_eq!(store.let_leave(Leaving::Balances, at(20), None, at(40)).await.unwrap(), 3);
     assert_eq!(values(100, 10).await, [raw(7)]);
     assert_eq!(shown(two).await, Some((micros(9), at(12))), "the newest stays on the wallet");
 }
@@ -2416,7 +2416,7 @@ async fn two_that_open_an_empty_database_at_once_both_may(ground: Ground) {
     let stores: Vec<Store> = openings.into_iter().map(|opened| opened.unwrap()).collect();
     assert_eq!(
         ground.look("SELECT name FROM schema_versions").await,
-        ["first", "safe", "chains", "orders", "notices", "people", "doors", "endpoints", "instances"]
+        ["first", "safe", "chains", "orders", "notices", "people", "doors", "endpoints", "instances", "growth"]
     );
     // Each of them writes, and all read the same.
     for store in &stores {
