@@ -111,6 +111,7 @@ async fn around(State(gateway): State<Arc<Gateway>>, request: Request, next: Nex
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
     let route = request.extensions().get::<MatchedPath>().cloned();
     let started = tokio::time::Instant::now();
+    let in_flight = gateway.metrics.arrived();
     let scoped = CURRENT.scope(id.clone(), async move {
         // A task of its own turns a panic into an error that can be answered.
         match tokio::spawn(CURRENT.scope(request_id(), next.run(request))).await {
@@ -129,7 +130,8 @@ async fn around(State(gateway): State<Arc<Gateway>>, request: Request, next: Nex
     headers.insert("x-content-type-options", HeaderValue::from_static("nosniff"));
     headers.insert("referrer-policy", HeaderValue::from_static("no-referrer"));
     let (took, status) = (started.elapsed(), response.status().as_u16());
-    gateway.metrics.request(method.as_str(), route.as_ref().map_or("none", MatchedPath::as_str), status, took);
+    gateway.metrics.answered(method.as_str(), route.as_ref().map_or("none", MatchedPath::as_str), status, took);
+    drop(in_flight);
     tracing::debug!(request_id = id, %method, path, status, took_us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX), "request");
     response
 }

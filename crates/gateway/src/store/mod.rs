@@ -15,11 +15,14 @@ mod inbox;
 mod notices;
 mod people;
 mod plans;
+mod pulse;
 mod read;
 mod rows;
 mod safe;
 mod schema;
+pub mod tally;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use sqlx::any::{AnyConnectOptions, AnyPoolOptions};
@@ -27,6 +30,9 @@ use sqlx::{AnyConnection, AnyPool, ConnectOptions as _, Connection as _, Executo
 use tidegate_rules::changes::Changes;
 use tidegate_rules::time::Time;
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
+
+use crate::metrics::{Brought, Commits};
 
 pub use chain::{BalanceRow, HintRow, JobRow, JobStatus};
 pub use events::{AttemptRow, DeliveryFilter, DeliveryRow};
@@ -35,6 +41,8 @@ pub use inbox::{InboxFilter, InboxRow, NewInbox, Outcome};
 pub use notices::{EventCount, NoticeFilter, NoticeRow, TellingRow, TemplateRow};
 pub use people::{SessionRow, TotpRow, UserRow};
 pub use plans::{PeriodRow, PlanRow};
+use pulse::Pulse;
+pub use pulse::{ANSWER_MAX, DatabaseHealth};
 pub use read::{OrderFilter, TransferFilter, WalletFilter};
 pub use rows::{
     ApiKeyRow, DueDelivery, EventRow, KeptAnswerRow, MerchantRow, NetworkRow, OrderRow, TransferRow, WalletCount, WalletRow, is_consistent,
@@ -111,6 +119,8 @@ pub struct Store {
     readers: AnyPool,
     writer: Option<mpsc::Sender<Request>>,
     fuse: Fuse,
+    pulse: Arc<Pulse>,
+    commits: Arc<Commits>,
 }
 
 impl Store {
@@ -156,7 +166,7 @@ impl Store {
                 Some(sender)
             }
         };
-        Ok(Self { engine, readers, writer, fuse: Fuse::default() })
+        Ok(Self { engine, readers, writer, fuse: Fuse::default(), pulse: Arc::default(), commits: Arc::default() })
     }
 
     /// Which database this is.
@@ -171,16 +181,21 @@ impl Store {
     /// [`StoreError`] when the database does not answer; nothing is stored then.
     pub async fn commit(&self, changes: Changes) -> Result<Commit, StoreError> {
         let last = if self.fuse.before(&changes).await { Some(changes.clone()) } else { None };
+        let (brought, begun) = (Brought::of(&changes), Instant::now());
         let outcome = match &self.writer {
-            Some(writer) => {
-                let (answer, answered) = oneshot::channel();
-                writer.send((Box::new(changes), answer)).await.map_err(|_| StoreError::Lost)?;
-                answered.await.map_err(|_| StoreError::Lost)?
-            }
+            Some(writer) => hand_in(writer, changes).await,
             None => self.commit_alone(&changes).await,
         };
+        self.commits.ended(&outcome, &brought, begun.elapsed());
+        self.pulse.committed(&outcome);
         self.fuse.after(last).await;
         outcome
+    }
+
+    /// What is counted of commits.
+    #[must_use]
+    pub fn commits(&self) -> &Commits {
+        &self.commits
     }
 
     /// Where a simulation ends this process.
@@ -261,6 +276,13 @@ pub enum Migrate {
     Yes,
     /// Refuse to open an old one.
     No,
+}
+
+/// SQLite: has the writer store a change, and waits until it has.
+async fn hand_in(writer: &mpsc::Sender<Request>, changes: Changes) -> Result<Commit, StoreError> {
+    let (answer, answered) = oneshot::channel();
+    writer.send((Box::new(changes), answer)).await.map_err(|_| StoreError::Lost)?;
+    answered.await.map_err(|_| StoreError::Lost)?
 }
 
 /// A name for a commit that no other has.

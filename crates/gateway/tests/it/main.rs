@@ -49,6 +49,7 @@ mod dev;
 mod doors;
 mod endpoints;
 mod example_shop;
+mod health;
 mod hints;
 mod kill;
 mod many_receivers;

@@ -48,32 +48,12 @@ impl Cluster {
     }
 
     fn try_start() -> Option<Self> {
-        let bin = tools::postgres_bin();
         let user = Account::find();
         let folder = tempfile::Builder::new().prefix("tidegate-pg-").tempdir().unwrap().keep();
-        user.own(&folder);
-        let data = folder.join("data");
-
-        let mut initdb = user.run(&bin.join("initdb"));
-        initdb.args(["--username=tidegate", "--auth=trust", "--encoding=UTF8", "--locale=C", "-D"]);
-        let done = initdb.arg(&data).current_dir(&folder).output().unwrap();
-        assert!(done.status.success(), "initdb: {}", String::from_utf8_lossy(&done.stderr));
-
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        init(&user, &folder);
+        let port = free_port();
         let log = folder.join("log");
-        let mut server = user
-            .run(&bin.join("postgres"))
-            .arg("-D")
-            .arg(&data)
-            .args(["-p", &port.to_string()])
-            .args(["-c", "listen_addresses=127.0.0.1", "-c", "unix_socket_directories="])
-            .args(["-c", "max_connections=200"])
-            .current_dir(&folder)
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(std::fs::File::create(&log).unwrap())
-            .spawn()
-            .unwrap();
+        let mut server = spawn(&user, &folder, port);
         let cluster = Self { port, databases: AtomicU64::new(0), _guard: guard(server.id(), &folder) };
         if cluster.answers(&mut server) {
             return Some(cluster);
@@ -111,6 +91,121 @@ impl Cluster {
         } else {
             Err(String::from_utf8_lossy(&done.stderr).into_owned())
         }
+    }
+}
+
+/// Makes an empty cluster in `folder`.
+fn init(user: &Account, folder: &Path) {
+    user.own(folder);
+    let mut initdb = user.run(&tools::postgres_bin().join("initdb"));
+    initdb.args(["--username=tidegate", "--auth=trust", "--encoding=UTF8", "--locale=C", "-D"]);
+    let done = initdb.arg(folder.join("data")).current_dir(folder).output().unwrap();
+    assert!(done.status.success(), "initdb: {}", String::from_utf8_lossy(&done.stderr));
+}
+
+fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+/// Starts the server of the cluster in `folder`; what it says is in `folder/log`.
+fn spawn(user: &Account, folder: &Path, port: u16) -> Child {
+    user.run(&tools::postgres_bin().join("postgres"))
+        .arg("-D")
+        .arg(folder.join("data"))
+        .args(["-p", &port.to_string()])
+        .args(["-c", "listen_addresses=127.0.0.1", "-c", "unix_socket_directories="])
+        .args(["-c", "max_connections=200"])
+        .current_dir(folder)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(std::fs::File::create(folder.join("log")).unwrap())
+        .spawn()
+        .unwrap()
+}
+
+/// A server of one test's own, which can be stopped, started again, and kept from answering.
+pub struct Server {
+    user: Account,
+    folder: tempfile::TempDir,
+    cluster: Cluster,
+    process: Child,
+}
+
+impl Server {
+    pub fn start() -> Self {
+        let user = Account::find();
+        let folder = tempfile::Builder::new().prefix("tidegate-own-pg-").tempdir().unwrap();
+        init(&user, folder.path());
+        // Between choosing a free port and using it, another process may take it: try again.
+        for _ in 0..5 {
+            let port = free_port();
+            if let Some((cluster, process)) = Self::try_run(&user, folder.path(), port) {
+                return Self { user, folder, cluster, process };
+            }
+        }
+        panic!("no free port for PostgreSQL");
+    }
+
+    fn try_run(user: &Account, folder: &Path, port: u16) -> Option<(Cluster, Child)> {
+        let mut process = spawn(user, folder, port);
+        // The folder is removed by its owner, who starts the server in it again.
+        let cluster = Cluster { port, databases: AtomicU64::new(0), _guard: guard(process.id(), Path::new("")) };
+        cluster.answers(&mut process).then_some((cluster, process))
+    }
+
+    /// Makes an empty database and gives its address.
+    pub fn database(&self, name: &str) -> String {
+        self.cluster.psql("postgres", &format!("CREATE DATABASE {name}"));
+        format!("postgres://tidegate@127.0.0.1:{}/{name}", self.cluster.port)
+    }
+
+    /// Stops it without waiting for its clients.
+    pub fn stop(&mut self) {
+        kill("-INT", &[self.process.id()]);
+        self.process.wait().unwrap();
+    }
+
+    /// Starts it again on the same port with what it holds.
+    pub fn start_again(&mut self) {
+        let port = self.cluster.port;
+        let (cluster, process) = Self::try_run(&self.user, self.folder.path(), port).expect("the port is still free");
+        (self.cluster, self.process) = (cluster, process);
+    }
+
+    /// It keeps its connections and takes new ones, and answers nothing.
+    pub fn hang(&self) {
+        // First the one that makes the others.
+        kill("-STOP", &[self.process.id()]);
+        kill("-STOP", &self.children());
+    }
+
+    /// It goes on after [`Server::hang`].
+    pub fn go_on(&self) {
+        kill("-CONT", &self.children());
+        kill("-CONT", &[self.process.id()]);
+    }
+
+    /// Those that serve the connections.
+    fn children(&self) -> Vec<u32> {
+        let id = self.process.id();
+        let children = std::fs::read_to_string(format!("/proc/{id}/task/{id}/children")).unwrap_or_default();
+        children.split_whitespace().map(|id| id.parse().unwrap()).collect()
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.go_on();
+        kill("-INT", &[self.process.id()]);
+        let _ = self.process.wait();
+    }
+}
+
+/// Sends a signal to those that are still there.
+fn kill(signal: &str, ids: &[u32]) {
+    if !ids.is_empty() {
+        let ids = ids.iter().map(ToString::to_string);
+        let _ = Command::new("kill").arg(signal).args(ids).stderr(Stdio::null()).status().unwrap();
     }
 }
 
