@@ -55,6 +55,7 @@ mod kill;
 mod many_receivers;
 mod metrics;
 mod money;
+mod monitoring;
 mod notices;
 mod orders;
 mod payment_on_anvil;
