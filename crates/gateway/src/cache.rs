@@ -28,6 +28,7 @@ use tracing::Instrument as _;
 
 pub use self::redis::{Redis, RedisHealth, Subscription, Trouble, WAIT_MAX};
 use crate::config::SecretUrl;
+use crate::metrics::{Lookup, Lookups};
 
 /// Stands in every key in Redis. To be raised when a value means something else than before, so
 /// that an old and a new process may share one Redis.
@@ -124,6 +125,7 @@ struct Inner {
     fees: Mutex<Shelf>,
     stats: Mutex<Shelf>,
     redis: Option<Arc<Redis>>,
+    lookups: Lookups,
 }
 
 /// The values of one kind, and what is being loaded.
@@ -205,11 +207,15 @@ impl Cache {
         loop {
             match self.0.place(kind, key) {
                 Place::Good(kept) => match kept.fetched() {
-                    Some(fetched) => return Ok(fetched),
+                    Some(fetched) => {
+                        self.0.lookups.ended(kind, Lookup::Hit);
+                        return Ok(fetched);
+                    }
                     None => break,
                 },
                 Place::Aging(kept, flight) => {
                     let Some(fetched) = kept.fetched() else { break };
+                    self.0.lookups.ended(kind, Lookup::Hit);
                     drop(tokio::spawn(flight.run(load).in_current_span()));
                     return Ok(fetched);
                 }
@@ -222,7 +228,10 @@ impl Cache {
                     };
                     match landed {
                         Some(Landed::Value(kept)) => match kept.fetched() {
-                            Some(fetched) => return Ok(fetched),
+                            Some(fetched) => {
+                                self.0.lookups.ended(kind, Lookup::Joined);
+                                return Ok(fetched);
+                            }
                             None => break,
                         },
                         Some(Landed::Error(error)) => match error.downcast_ref::<E>() {
@@ -235,6 +244,7 @@ impl Cache {
                 Place::Crowded => break,
             }
         }
+        self.0.lookups.ended(kind, Lookup::Miss);
         let asked_at = Instant::now();
         let value = load.await?;
         Ok(Fetched { value: Arc::new(value), age: asked_at.elapsed() })
@@ -244,6 +254,12 @@ impl Cache {
     #[must_use]
     pub fn shared(&self) -> Option<Arc<Redis>> {
         self.0.redis.clone()
+    }
+
+    /// How look-ups ended.
+    #[must_use]
+    pub fn lookups(&self) -> &Lookups {
+        &self.0.lookups
     }
 
     /// How Redis does; asks it. Takes at most [`WAIT_MAX`], and about two seconds the first time.
@@ -319,8 +335,10 @@ impl Flight {
             let kept = Kept { value: Arc::clone(&value) as _, asked_at, age_then: age, no_refresh_before: asked_at };
             self.inner.shelf(self.kind).keep(&self.key, &kept);
             self.landing.send_replace(Some(Landed::Value(kept)));
+            self.inner.lookups.ended(self.kind, Lookup::Shared);
             return Ok(Fetched { value, age });
         }
+        self.inner.lookups.ended(self.kind, Lookup::Miss);
         let asked_at = Instant::now();
         match load.await {
             Ok(value) => {

@@ -16,18 +16,20 @@ use tidegate_rules::order::{Head, Heads};
 use tidegate_rules::time::{Span, Time};
 use tidegate_vault::{Binding, Sealed};
 use tokio::sync::{Semaphore, broadcast, watch};
+use tokio::task::JoinSet;
 use zeroize::Zeroizing;
 
 use crate::balances;
 use crate::cache::Cache;
 use crate::clock;
-use crate::config::{Config, NetworkConfig, SecretText};
+use crate::config::{Config, NetworkConfig, Reconcile, SecretText};
 use crate::dev::Sandbox;
 use crate::duties::{self, Duties, Duty};
 use crate::follow;
 use crate::hints;
 use crate::inbox;
 use crate::keyring::Keyring;
+use crate::loops::Loops;
 use crate::metrics::Metrics;
 use crate::notices;
 use crate::notices::outlets::Outlets;
@@ -81,6 +83,8 @@ pub struct Gateway {
     pub cache: Cache,
     /// What is counted, for Prometheus.
     pub metrics: Metrics,
+    /// How the loops do that run beside the HTTP server.
+    pub loops: Loops,
     /// The ways out of messages to people.
     pub outlets: Outlets,
     /// What this process does of the work that one at a time does.
@@ -245,6 +249,7 @@ impl Gateway {
             vault,
             cache,
             metrics: Metrics::default(),
+            loops: Loops::default(),
             pool,
             livemode,
             sandbox,
@@ -389,30 +394,72 @@ impl Gateway {
 
     /// Runs everything that runs beside the HTTP server, until `stop` says so.
     pub async fn run(self: Arc<Self>, stop: watch::Receiver<bool>) {
-        let mut loops = tokio::task::JoinSet::new();
-        loops.spawn(duties::run(Arc::clone(&self), stop.clone()));
-        for part in self.networks.values() {
-            loops.spawn(follow::run(Arc::clone(&self), Arc::clone(part), stop.clone()));
-            loops.spawn(follow::reconcile(Arc::clone(&self), Arc::clone(part), stop.clone()));
+        let mut loops = JoinSet::new();
+        if self.store.is_shared() {
+            self.keep(&mut loops, &stop, "duties", duties::run);
         }
-        loops.spawn(notify::run(Arc::clone(&self), stop.clone()));
-        loops.spawn(notices::run(Arc::clone(&self), stop.clone()));
-        loops.spawn(hints::run(Arc::clone(&self), stop.clone()));
-        loops.spawn(inbox::run(Arc::clone(&self), stop.clone()));
-        loops.spawn(follow::watch_networks(Arc::clone(&self), stop.clone()));
-        loops.spawn(quotes::keep_fees(Arc::clone(&self), stop.clone()));
-        loops.spawn(balances::run(Arc::clone(&self), stop.clone()));
-        loops.spawn(balances::run_jobs(Arc::clone(&self), stop.clone()));
-        loops.spawn(signals::run(Arc::clone(&self), stop.clone()));
-        loops.spawn(retention::run(Arc::clone(&self), stop.clone()));
-        loops.spawn(keep_safe(Arc::clone(&self), stop.clone()));
-        loops.spawn(keep_house(Arc::clone(&self), stop));
-        while let Some(ended) = loops.join_next().await {
-            if let Err(error) = ended {
-                tracing::error!(%error, "a loop of the gateway broke");
+        if self.store.is_shared() || self.cache.shared().is_some() {
+            self.keep(&mut loops, &stop, "signals", signals::run);
+        }
+        for (name, part) in &self.networks {
+            let followed = Arc::clone(part);
+            self.keep_following(&mut loops, &stop, name, move |gateway, stop| follow::run(gateway, Arc::clone(&followed), stop));
+            if part.config.reconcile != Reconcile::Off {
+                let compared = Arc::clone(part);
+                let again = move |gateway, stop| follow::reconcile(gateway, Arc::clone(&compared), stop);
+                self.keep(&mut loops, &stop, format!("second_reader {name}"), again);
             }
         }
+        self.keep(&mut loops, &stop, "webhooks", notify::run);
+        if !self.config.notifications.channels().is_empty() {
+            self.keep(&mut loops, &stop, "notifications", notices::run);
+        }
+        self.keep(&mut loops, &stop, "hints", hints::run);
+        self.keep(&mut loops, &stop, "payment_webhooks", inbox::run);
+        self.keep(&mut loops, &stop, "watch_networks", follow::watch_networks);
+        self.keep(&mut loops, &stop, "fees", quotes::keep_fees);
+        if self.config.balances.sync_every != Span::ZERO {
+            self.keep(&mut loops, &stop, "balances", balances::run);
+        }
+        self.keep(&mut loops, &stop, "jobs", balances::run_jobs);
+        self.keep(&mut loops, &stop, "retention", retention::run);
+        self.keep(&mut loops, &stop, "keys", keep_safe);
+        self.keep(&mut loops, &stop, "house", keep_house);
+        while loops.join_next().await.is_some() {}
         duties::leave(&self).await;
+    }
+
+    /// Runs a loop, and begins it again when it breaks.
+    fn keep<F: Future<Output = ()> + Send + 'static>(
+        self: &Arc<Self>,
+        loops: &mut JoinSet<()>,
+        stop: &watch::Receiver<bool>,
+        name: impl Into<String>,
+        begin: impl Fn(Arc<Self>, watch::Receiver<bool>) -> F + Send + Sync + 'static,
+    ) {
+        let (gateway, stop, name) = (Arc::clone(self), stop.clone(), name.into());
+        loops.spawn(async move {
+            gateway.loops.keep(&name, stop.clone(), || begin(Arc::clone(&gateway), stop.clone()), || ()).await;
+        });
+    }
+
+    /// The same for a follower: its network shows that nobody follows it.
+    fn keep_following<F: Future<Output = ()> + Send + 'static>(
+        self: &Arc<Self>,
+        loops: &mut JoinSet<()>,
+        stop: &watch::Receiver<bool>,
+        network: &Network,
+        begin: impl Fn(Arc<Self>, watch::Receiver<bool>) -> F + Send + Sync + 'static,
+    ) {
+        let (gateway, stop, network) = (Arc::clone(self), stop.clone(), network.clone());
+        loops.spawn(async move {
+            let broke = || {
+                if let Some(part) = gateway.networks.get(&network) {
+                    part.tell(|state| state.failing = Some("the follower broke and is begun again".to_owned()));
+                }
+            };
+            gateway.loops.keep(&format!("follow {network}"), stop.clone(), || begin(Arc::clone(&gateway), stop.clone()), broke).await;
+        });
     }
 }
 

@@ -1,26 +1,39 @@
 //! The gateway in numbers, for Prometheus.
 //!
-//! What happens is counted where it happens ([`Metrics`]); what is so now (networks, endpoints, the
-//! pool) is read when somebody asks, from the same sources as `/health/blockchain`. Names and labels
-//! are part of the outside: dashboards and alert rules rely on them. No label comes from outside
-//! (a path, an address, an error in words), so their number is bounded.
+//! What happens is counted where it happens ([`Metrics`], [`Commits`], [`Lookups`]); what is so now
+//! (networks, endpoints, the pool, queues) is read when somebody asks, from the same sources as
+//! `/health/blockchain`. Names and labels are part of the outside: dashboards and alert rules rely on
+//! them. No label comes from outside (a path, an address, an error in words), so their number is
+//! bounded. Prometheus is answered while the database is not: what comes from it is missing then.
 
+mod commits;
+mod process;
+
+use std::sync::Arc;
 use std::time::Duration;
 
 use prometheus::core::Collector;
 use prometheus::proto::MetricFamily;
-use prometheus::{GaugeVec, HistogramOpts, HistogramVec, IntCounterVec, IntGaugeVec, Opts, TextEncoder};
+use prometheus::{GaugeVec, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Opts, TextEncoder};
 use tidegate_chain::{EndpointHealth, EndpointState};
+use tidegate_rules::alert::{AlertKind, AlertStatus};
 use tidegate_rules::block::Network;
 use tidegate_rules::changes::Changes;
 use tidegate_rules::id::Subject;
 use tidegate_rules::notify::EventType;
-use tidegate_rules::order::Head;
+use tidegate_rules::order::{Head, Status};
 use tidegate_rules::time::{Span, Time};
+use tokio::time::timeout;
 
+pub use self::commits::{Brought, Commits};
+use crate::cache::{Cached, RedisHealth};
+use crate::config::DatabaseUrl;
 use crate::gateway::{Gateway, NetworkHealth, NetworkPart};
 use crate::problem::Problem;
 use crate::safe;
+use crate::single_flight::SingleFlight;
+use crate::store::tally::Count;
+use crate::store::{DatabaseHealth, Engine, Store};
 
 /// The format of [`render`]'s text.
 pub const CONTENT_TYPE: &str = prometheus::TEXT_FORMAT;
@@ -31,22 +44,49 @@ const REQUEST_BUCKETS: [f64; 12] = [0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.
 /// Seconds from a block's time: chains differ from a second to half an hour.
 const CHAIN_BUCKETS: [f64; 14] = [0.5, 1.0, 2.0, 3.0, 5.0, 8.0, 13.0, 20.0, 30.0, 60.0, 120.0, 300.0, 900.0, 3_600.0];
 
+/// How long what was counted in the database is good for: however often somebody scrapes, it is
+/// counted once in this time.
+pub const COUNTED_FOR: Duration = Duration::from_secs(10);
+
+/// How long counting may take; what is not counted by then is missing from the answer.
+const COUNT_MAX: Duration = Duration::from_secs(2);
+
+/// The methods that have a name in the metrics. Whoever calls may make up others.
+const METHODS: [&str; 7] = ["GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"];
+
+/// The queues that [`Store::tally`] counts, as their labels.
+const QUEUES: [&str; 4] = ["webhooks", "notifications", "payment_webhooks", "hints"];
+
 /// What is counted where it happens.
 pub struct Metrics {
-    requests: HistogramVec,
+    requests: IntCounterVec,
+    took: HistogramVec,
+    in_flight: IntGauge,
     seen: HistogramVec,
     paid: HistogramVec,
+    tally: SingleFlight<Option<Arc<Vec<Count>>>>,
+}
+
+/// A request that is being answered, for as long as this lives.
+pub struct InFlight(IntGauge);
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
 }
 
 impl Default for Metrics {
     fn default() -> Self {
         Self {
-            requests: histogram(
+            requests: counter("http_requests_total", "Requests that were answered", &["method", "route", "status"]),
+            took: histogram(
                 "http_request_duration_seconds",
                 "How long requests took until their answer began",
-                &["method", "route", "status"],
+                &["method", "route"],
                 &REQUEST_BUCKETS,
             ),
+            in_flight: sound(IntGauge::with_opts(opts("http_requests_in_flight", "Requests whose answer has not begun"))),
             seen: histogram(
                 "transfer_seen_seconds",
                 "From the time of a transfer's block until it was recorded here",
@@ -59,14 +99,24 @@ impl Default for Metrics {
                 &["network"],
                 &CHAIN_BUCKETS,
             ),
+            tally: SingleFlight::default(),
         }
     }
 }
 
 impl Metrics {
-    /// Counts a request. `route` is the pattern of the path, never the path itself.
-    pub fn request(&self, method: &str, route: &str, status: u16, took: Duration) {
-        self.requests.with_label_values(&[method, route, &status.to_string()]).observe(took.as_secs_f64());
+    /// Counts a request that has arrived.
+    #[must_use]
+    pub fn arrived(&self) -> InFlight {
+        self.in_flight.inc();
+        InFlight(self.in_flight.clone())
+    }
+
+    /// Counts a request that was answered. `route` is the pattern of the path, never the path itself.
+    pub fn answered(&self, method: &str, route: &str, status: u16, took: Duration) {
+        let method = METHODS.into_iter().find(|known| *known == method).unwrap_or("other");
+        self.requests.with_label_values(&[method, route, &status.to_string()]).inc();
+        self.took.with_label_values(&[method, route]).observe(took.as_secs_f64());
     }
 
     /// Counts what a commit has brought.
@@ -80,7 +130,79 @@ impl Metrics {
     }
 
     fn collect(&self) -> Vec<MetricFamily> {
-        [self.requests.collect(), self.seen.collect(), self.paid.collect()].concat()
+        [self.requests.collect(), self.took.collect(), self.in_flight.collect(), self.seen.collect(), self.paid.collect()].concat()
+    }
+
+    /// What is counted in the database, at most [`COUNTED_FOR`] old. `None` when it does not answer.
+    async fn tally(&self, store: &Store) -> Option<Arc<Vec<Count>>> {
+        let store = store.clone();
+        let count = async move {
+            match timeout(COUNT_MAX, store.tally()).await {
+                Ok(Ok(counts)) => Some(Arc::new(counts)),
+                Ok(Err(error)) => {
+                    tracing::warn!(%error, "what is open could not be counted for the metrics");
+                    None
+                }
+                Err(_) => {
+                    tracing::warn!(limit_s = COUNT_MAX.as_secs(), "counting what is open for the metrics took too long");
+                    None
+                }
+            }
+        };
+        self.tally.get(COUNTED_FOR, count).await.flatten()
+    }
+}
+
+/// How look-ups in the cache ended.
+pub struct Lookups(IntCounterVec);
+
+/// How one ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lookup {
+    /// It was kept in this process.
+    Hit,
+    /// Somebody was asking for it already.
+    Joined,
+    /// Another process had left it in Redis.
+    Shared,
+    /// Its source was asked.
+    Miss,
+}
+
+impl Lookup {
+    const ALL: [Self; 4] = [Self::Hit, Self::Joined, Self::Shared, Self::Miss];
+
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Hit => "hit",
+            Self::Joined => "joined",
+            Self::Shared => "shared",
+            Self::Miss => "miss",
+        }
+    }
+}
+
+impl Default for Lookups {
+    fn default() -> Self {
+        let help = "Look-ups in the cache: kept here (hit), asked for by somebody else just then (joined), found in Redis (shared), asked for at its source (miss)";
+        let lookups = counter("cache_lookups_total", help, &["kind", "outcome"]);
+        for kind in Cached::ALL {
+            for outcome in Lookup::ALL {
+                let _ = lookups.with_label_values(&[kind.name(), outcome.name()]);
+            }
+        }
+        Self(lookups)
+    }
+}
+
+impl Lookups {
+    /// Counts one.
+    pub fn ended(&self, kind: Cached, outcome: Lookup) {
+        self.0.with_label_values(&[kind.name(), outcome.name()]).inc();
+    }
+
+    fn collect(&self) -> Vec<MetricFamily> {
+        self.0.collect()
     }
 }
 
@@ -111,13 +233,19 @@ impl Told {
     }
 }
 
-/// Everything, as Prometheus reads it.
+/// Everything, as Prometheus reads it. Ends within a few seconds, whatever the database does.
 ///
 /// # Errors
-/// When the store does not answer.
+/// 500 when it cannot be written down.
 pub async fn render(gateway: &Gateway, now: Time) -> Result<String, Problem> {
     let mut families = gateway.metrics.collect();
-    families.extend(Now::read(gateway, now).await?.families());
+    families.extend(gateway.store.commits().collect());
+    families.extend(gateway.cache.lookups().collect());
+    families.extend(process::collect());
+    if let DatabaseUrl::Sqlite(path) = &gateway.config.database.url {
+        families.extend(process::database_file(path));
+    }
+    families.extend(Now::read(gateway, now).await.families());
     families.retain(|family| !family.get_metric().is_empty());
     families.sort_by(|one, other| one.name().cmp(other.name()));
     TextEncoder::new().encode_to_string(&families).map_err(|error| {
@@ -147,7 +275,23 @@ macro_rules! families {
 }
 
 families! {
-    build: IntGaugeVec = "build_info", "1, with the version as label", ["version"];
+    build: IntGaugeVec = "build_info", "1, with the versions of the program and of its compiler, and the kind of database", ["version", "rust", "engine"];
+    database: IntGaugeVec = "database_up", "1 while the database answers in time and takes what is written", [];
+    database_answer: GaugeVec = "database_answer_seconds", "How long the last look at the database took, waiting for a free connection included", [];
+    connections: IntGaugeVec = "database_connections", "Open connections to the database, by what they do", ["state"];
+    connections_max: IntGaugeVec = "database_connections_max", "How many of them there may be", [];
+    redis: IntGaugeVec = "redis_up", "1 while Redis answers; without REDIS_URL there is no line", [];
+    loop_well: IntGaugeVec = "loop_well", "1 for a loop that runs; 0 after it broke, until it has run for a minute again", ["loop"];
+    loop_breaks: IntCounterVec = "loop_breaks_total", "How often a loop broke", ["loop"];
+    orders: IntGaugeVec = "orders", "Orders that are not done with, by status", ["status"];
+    queue: IntGaugeVec = "queue_length", "What waits in a queue, what is to be tried again later included", ["queue"];
+    queue_age: GaugeVec = "queue_oldest_seconds", "How long the oldest has been due; 0 when nothing is", ["queue"];
+    alerts: IntGaugeVec = "alerts", "Alerts that nobody has closed, by kind", ["kind", "severity", "status"];
+    unmatched: IntGaugeVec = "unmatched_transfers", "Transfers to our wallets that count for no order", ["disposition"];
+    unsettled: IntGaugeVec = "unsettled_transfers", "Transfers that are recorded and have not settled", ["network"];
+    event: IntGaugeVec = "event_sequence", "The number of the newest event", [];
+    wallets_max: IntGaugeVec = "wallets_max", "How many wallets a network may have", ["network"];
+    watermark: IntGaugeVec = "wallets_low_watermark", "How many of them should be free", ["network"];
     state: IntGaugeVec = "network_state", "1 for the state that a network is in", ["network", "state"];
     head: IntGaugeVec = "network_head_block", "The highest block that is applied", ["network"];
     finalized: IntGaugeVec = "network_final_block", "The highest applied block that the chain calls final", ["network"];
@@ -173,16 +317,94 @@ families! {
 }
 
 impl Now {
-    async fn read(gateway: &Gateway, now: Time) -> Result<Self, Problem> {
+    async fn read(gateway: &Gateway, now: Time) -> Self {
         let all = Self::empty();
-        all.build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
+        let engine = match gateway.store.engine() {
+            Engine::Sqlite => "sqlite",
+            Engine::Postgres => "postgres",
+        };
+        all.build.with_label_values(&[env!("CARGO_PKG_VERSION"), env!("TIDEGATE_RUST_VERSION"), engine]).set(1);
         for part in gateway.networks().values() {
             all.network(part, now);
+            let name = &[part.config.name.as_str()];
+            set_some(&all.wallets_max, name, Some(gateway.config.pool.max_wallets));
+            set_some(&all.watermark, name, Some(gateway.config.pool.low_watermark));
         }
-        for (network, status, count) in safe::stats(gateway).await?.counts() {
-            all.wallets.with_label_values(&[network, status]).set(count);
+        for one in gateway.loops.health() {
+            all.loop_well.with_label_values(&[&one.name]).set(i64::from(one.is_well));
+            all.loop_breaks.with_label_values(&[&one.name]).inc_by(one.breaks);
         }
-        Ok(all)
+        match gateway.cache.redis().await {
+            RedisHealth::Unused => {}
+            redis => all.redis.with_label_values(NONE).set(i64::from(redis == RedisHealth::Healthy)),
+        }
+        all.database(gateway, now).await;
+        all
+    }
+
+    /// What the database says, and how it does itself. It is asked nothing more when it is down.
+    async fn database(&self, gateway: &Gateway, now: Time) {
+        let store = &gateway.store;
+        let health = store.health().await;
+        self.database.with_label_values(NONE).set(i64::from(health.is_healthy()));
+        let (open, idle, most) = store.connections();
+        let open = usize::try_from(open).unwrap_or(usize::MAX);
+        for (state, count) in [("idle", idle), ("used", open.saturating_sub(idle))] {
+            set_some(&self.connections, &[state], u64::try_from(count).ok());
+        }
+        set_some(&self.connections_max, NONE, Some(most.into()));
+        if let DatabaseHealth::Healthy { took } = health {
+            self.database_answer.with_label_values(NONE).set(took.as_secs_f64());
+        }
+        if matches!(health, DatabaseHealth::Silent | DatabaseHealth::Down) {
+            return;
+        }
+        if let Some(counts) = gateway.metrics.tally(store).await {
+            for name in gateway.networks().keys() {
+                self.unsettled.with_label_values(&[name.as_str()]).set(0);
+            }
+            self.counted(&counts, now);
+        }
+        if let Ok(Ok(stats)) = timeout(COUNT_MAX, safe::stats(gateway)).await {
+            for (network, status, count) in stats.counts() {
+                self.wallets.with_label_values(&[network, status]).set(count);
+            }
+        }
+    }
+
+    /// What was counted in the database. What it has none of is 0.
+    fn counted(&self, counts: &[Count], now: Time) {
+        for status in [Status::Pending, Status::Confirming] {
+            self.orders.with_label_values(&[status.name()]).set(0);
+        }
+        for queue in QUEUES {
+            self.queue.with_label_values(&[queue]).set(0);
+            self.queue_age.with_label_values(&[queue]).set(0.0);
+        }
+        for disposition in ["late", "stray", "unreadable"] {
+            self.unmatched.with_label_values(&[disposition]).set(0);
+        }
+        let severity_of = |kind: &str| AlertKind::from_name(kind).map_or("warning", |kind| kind.severity().name());
+        for kind in AlertKind::ALL {
+            for status in [AlertStatus::Open, AlertStatus::Acknowledged] {
+                self.alerts.with_label_values(&[kind.name(), kind.severity().name(), status.name()]).set(0);
+            }
+        }
+        for Count { what, label, label2, n, oldest } in counts {
+            match what.as_str() {
+                "orders" => self.orders.with_label_values(&[label]).set(*n),
+                "queue" => {
+                    self.queue.with_label_values(&[label]).set(*n);
+                    let age = oldest.map_or(Span::ZERO, |oldest| now.since(Time::from_millis(oldest)));
+                    self.queue_age.with_label_values(&[label]).set(age.to_std().as_secs_f64());
+                }
+                "alerts" => self.alerts.with_label_values(&[label.as_str(), severity_of(label), label2]).set(*n),
+                "unmatched" => self.unmatched.with_label_values(&[label]).set(*n),
+                "unsettled" => self.unsettled.with_label_values(&[label]).set(*n),
+                "events" => self.event.with_label_values(NONE).set(*n),
+                _ => {}
+            }
+        }
     }
 
     fn network(&self, part: &NetworkPart, now: Time) {
@@ -243,6 +465,9 @@ impl Now {
     }
 }
 
+/// The labels of what has none.
+const NONE: &[&str] = &[];
+
 /// What is not known has no line.
 fn set_some(gauge: &IntGaugeVec, labels: &[&str], value: Option<u64>) {
     if let Some(value) = value {
@@ -252,6 +477,10 @@ fn set_some(gauge: &IntGaugeVec, labels: &[&str], value: Option<u64>) {
 
 fn opts(name: &str, help: &str) -> Opts {
     Opts::new(name, help).namespace("tidegate")
+}
+
+fn counter(name: &str, help: &str, labels: &[&str]) -> IntCounterVec {
+    sound(IntCounterVec::new(opts(name, help), labels))
 }
 
 fn histogram(name: &str, help: &str, labels: &[&str], buckets: &[f64]) -> HistogramVec {

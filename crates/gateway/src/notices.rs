@@ -54,7 +54,9 @@ pub async fn run(gateway: Arc<Gateway>, stop: watch::Receiver<bool>) {
     loops.spawn(tell(gateway, stop));
     while let Some(ended) = loops.join_next().await {
         if let Err(error) = ended {
+            // All of them are begun again: each goes on from the queue.
             tracing::error!(%error, "a loop of the notifications broke");
+            return;
         }
     }
 }

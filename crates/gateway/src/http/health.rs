@@ -1,4 +1,6 @@
-//! Is it alive, is it ready, and how do its chains do?
+//! Is it alive, is it ready, and how do its chains do? Each page is answered within a few seconds
+//! whatever the database, Redis or a chain does: the database has [`ANSWER_MAX`](crate::store::ANSWER_MAX),
+//! Redis its own limit, and of chains only what is known is told.
 
 use std::time::Duration;
 
@@ -14,7 +16,8 @@ use super::App;
 use crate::cache::RedisHealth;
 use crate::clock;
 use crate::follow::AHEAD_MAX;
-use crate::gateway::{NetworkHealth, NetworkPart};
+use crate::gateway::{Gateway, NetworkHealth, NetworkPart};
+use crate::loops::LoopHealth;
 use crate::orders;
 
 pub fn routes() -> Router<App> {
@@ -30,7 +33,7 @@ async fn live() -> Json<Value> {
 /// out of reach.
 async fn ready(State(app): State<App>) -> (StatusCode, Json<Value>) {
     let now = clock::now();
-    let database = app.gateway.store.ping().await.is_ok();
+    let database = app.gateway.store.health().await.is_healthy();
     let networks: Map<String, Value> =
         app.gateway.networks().iter().map(|(name, part)| (name.to_string(), json!(part.health(now).name()))).collect();
     let started = app.gateway.networks().values().all(|part| part.health(now) != NetworkHealth::Starting);
@@ -39,15 +42,21 @@ async fn ready(State(app): State<App>) -> (StatusCode, Json<Value>) {
     (
         status,
         Json(
-            json!({ "status": if ready { "ready" } else { "starting" }, "database": if database { "up" } else { "down" }, "networks": networks }),
+            json!({ "status": if ready { "ready" } else { "starting" }, "database": if database { "up" } else { "down" }, "networks": networks, "loops": loops(&app.gateway) }),
         ),
     )
+}
+
+/// The loops that run beside this server: `running`, or `broken` for a while after they broke.
+fn loops(gateway: &Gateway) -> Value {
+    let named = |name: String, is_well: bool| (name, json!(if is_well { "running" } else { "broken" }));
+    gateway.loops.health().into_iter().map(|one| named(one.name, one.is_well)).collect::<Map<String, Value>>().into()
 }
 
 /// How each chain and the database do.
 async fn blockchain(State(app): State<App>) -> (StatusCode, Json<Value>) {
     let now = clock::now();
-    let database = app.gateway.store.ping().await.is_ok();
+    let database = app.gateway.store.health().await;
     let mut details: Map<String, Value> =
         app.gateway.networks().iter().map(|(name, part)| (name.to_string(), network(part, now))).collect();
     let grade = |value: &Value| {
@@ -68,12 +77,29 @@ async fn blockchain(State(app): State<App>) -> (StatusCode, Json<Value>) {
             RedisHealth::Degraded(reason) => json!({ "status": "degraded", "reason": reason }),
         },
     );
-    details.insert("database".into(), json!({ "status": if database { "healthy" } else { "unhealthy" } }));
+    details.insert(
+        "database".into(),
+        match database.reason() {
+            None => json!({ "status": "healthy" }),
+            Some(reason) => json!({ "status": "unhealthy", "reason": reason }),
+        },
+    );
+    let broken: Vec<LoopHealth> = app.gateway.loops.health().into_iter().filter(|one| !one.is_well).collect();
+    details.insert(
+        "loops".into(),
+        match broken.as_slice() {
+            [] => json!({ "status": "healthy" }),
+            _ => {
+                let breaks: Map<String, Value> = broken.iter().map(|one| (one.name.clone(), json!(one.breaks))).collect();
+                json!({ "status": "degraded", "broken": breaks })
+            }
+        },
+    );
     // One chain's trouble does not hide the others: unhealthy is when none works. Without Redis
     // everything works.
-    let status = match (database, grades.iter().min(), grades.iter().max()) {
+    let status = match (database.is_healthy(), grades.iter().min(), grades.iter().max()) {
         (false, ..) | (true, Some(2), _) => "unhealthy",
-        (true, _, Some(0) | None) if !redis_rests => "healthy",
+        (true, _, Some(0) | None) if !redis_rests && broken.is_empty() => "healthy",
         _ => "degraded",
     };
     let code = if status == "unhealthy" { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::OK };
@@ -89,6 +115,8 @@ fn network(part: &NetworkPart, now: Time) -> Value {
     let status = match health {
         NetworkHealth::Following if ahead || failing || in_trouble => "degraded",
         NetworkHealth::Following => "healthy",
+        // Too far behind, and nobody shows a block: this does not mend itself by reading on.
+        NetworkHealth::Lagging if failing => "unhealthy",
         NetworkHealth::Starting | NetworkHealth::Lagging => "degraded",
         NetworkHealth::Unreachable | NetworkHealth::Halted => "unhealthy",
     };

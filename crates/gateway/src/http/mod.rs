@@ -129,6 +129,7 @@ async fn around(State(gateway): State<Arc<Gateway>>, request: Request, next: Nex
     // or query may hold what people typed; the route does not.
     let span = tracing::error_span!("request", request_id = id, %method, route);
     let started = tokio::time::Instant::now();
+    let in_flight = gateway.metrics.arrived();
     let scoped = CURRENT.scope(id.clone(), async move {
         // A task of its own turns a panic into an error that can be answered.
         match tokio::spawn(CURRENT.scope(request_id(), next.run(request)).in_current_span()).await {
@@ -146,7 +147,8 @@ async fn around(State(gateway): State<Arc<Gateway>>, request: Request, next: Nex
     }
     security::complete(headers, carried);
     let (took, status) = (started.elapsed(), response.status().as_u16());
-    gateway.metrics.request(method.as_str(), route, status, took);
+    gateway.metrics.answered(method.as_str(), route, status, took);
+    drop(in_flight);
     let took_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
     if took >= gateway.config.server.slow_request.to_std() {
         tracing::warn!(target: ACCESS, request_id = id, %method, route, status, took_ms, "a request was slow");

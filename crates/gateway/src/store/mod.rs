@@ -20,13 +20,16 @@ mod notices;
 mod partitions;
 mod people;
 mod plans;
+mod pulse;
 mod read;
 mod replica;
 mod rows;
 mod safe;
 mod schema;
+pub mod tally;
 mod webhook_endpoints;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use log::LevelFilter;
@@ -35,6 +38,9 @@ use sqlx::{AnyConnection, AnyPool, ConnectOptions as _, Connection as _, Executo
 use tidegate_rules::changes::Changes;
 use tidegate_rules::time::Time;
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
+
+use crate::metrics::{Brought, Commits};
 
 pub use chain::{BalanceRow, HintRow, JobRow, JobStatus};
 pub use channel::{Listener, TEXT_BYTES_MAX};
@@ -47,6 +53,8 @@ pub use moving::{Moved, Place, move_over};
 pub use notices::{EventCount, NoticeFilter, NoticeRow, TellingRow, TemplateRow};
 pub use people::{SessionRow, TotpRow, UserRow};
 pub use plans::{PeriodRow, PlanRow};
+use pulse::Pulse;
+pub use pulse::{ANSWER_MAX, DatabaseHealth};
 pub use read::{OrderFilter, TransferFilter, WalletFilter};
 pub use rows::{
     ApiKeyRow, DueDelivery, EventRow, KeptAnswerRow, MerchantRow, NetworkRow, OrderRow, TransferRow, WalletCount, WalletRow, is_consistent,
@@ -128,6 +136,8 @@ pub struct Store {
     writer: Option<mpsc::Sender<Request>>,
     replica: Option<replica::Replica>,
     fuse: Fuse,
+    pulse: Arc<Pulse>,
+    commits: Arc<Commits>,
 }
 
 impl Store {
@@ -190,7 +200,8 @@ impl Store {
                 Some(sender)
             }
         };
-        Ok(Self { engine, readers, writer, replica: None, fuse: Fuse::default() })
+        let (pulse, commits) = (Arc::default(), Arc::default());
+        Ok(Self { engine, readers, writer, replica: None, fuse: Fuse::default(), pulse, commits })
     }
 
     /// Which database this is.
@@ -205,16 +216,21 @@ impl Store {
     /// [`StoreError`] when the database does not answer; nothing is stored then.
     pub async fn commit(&self, changes: Changes) -> Result<Commit, StoreError> {
         let last = if self.fuse.before(&changes).await { Some(changes.clone()) } else { None };
+        let (brought, begun) = (Brought::of(&changes), Instant::now());
         let outcome = match &self.writer {
-            Some(writer) => {
-                let (answer, answered) = oneshot::channel();
-                writer.send((Box::new(changes), answer)).await.map_err(|_| StoreError::Lost)?;
-                answered.await.map_err(|_| StoreError::Lost)?
-            }
+            Some(writer) => hand_in(writer, changes).await,
             None => self.commit_alone(&changes).await,
         };
+        self.commits.ended(&outcome, &brought, begun.elapsed());
+        self.pulse.committed(&outcome);
         self.fuse.after(last).await;
         outcome
+    }
+
+    /// What is counted of commits.
+    #[must_use]
+    pub fn commits(&self) -> &Commits {
+        &self.commits
     }
 
     /// Where a simulation ends this process.
@@ -295,6 +311,13 @@ pub enum Migrate {
     Yes,
     /// Refuse to open an old one.
     No,
+}
+
+/// SQLite: has the writer store a change, and waits until it has.
+async fn hand_in(writer: &mpsc::Sender<Request>, changes: Changes) -> Result<Commit, StoreError> {
+    let (answer, answered) = oneshot::channel();
+    writer.send((Box::new(changes), answer)).await.map_err(|_| StoreError::Lost)?;
+    answered.await.map_err(|_| StoreError::Lost)?
 }
 
 /// A name for a commit that no other has.

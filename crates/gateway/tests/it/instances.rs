@@ -12,7 +12,7 @@ use tokio::time::Instant;
 
 use crate::gateway::{Gateway, NETWORK, Settings};
 use crate::kill::{self, Ledger, Random};
-use crate::postgres::{self, OwnServer};
+use crate::postgres::{self, Server};
 use crate::shop::{Order, Shop};
 use crate::wait::{eventually, eventually_within, now_s};
 
@@ -146,8 +146,8 @@ async fn a_follower_that_was_paused_writes_nothing_when_it_comes_back() {
 
 #[tokio::test]
 async fn lists_are_read_from_a_replica_as_long_as_it_is_well() {
-    let server = OwnServer::start();
-    let url = server.fresh_database();
+    let server = Server::start();
+    let url = server.database("shop");
     let mut replica = server.replica();
     let elsewhere = replica.url_of(&url);
     let shop = Shop::open_with(|settings| {
@@ -206,8 +206,8 @@ async fn books_are_exact_whatever_happens_to_three_processes_and_their_database(
     let seed = std::env::var("TIDEGATE_SEED").map_or_else(|_| now_s(), |seed| seed.parse().unwrap());
     println!("seed {seed}: repeat with TIDEGATE_SEED={seed}");
     let random = Random(Cell::new(seed));
-    let mut server = OwnServer::start();
-    let url = server.fresh_database();
+    let mut server = Server::start();
+    let url = server.database("shop");
     let mut shop = Shop::open_with(|settings| settings.database_url = Some(url.clone())).await;
     let mut others = vec![shop.home.serve().await, shop.home.serve().await];
     shop.receiver.fail_next(3);

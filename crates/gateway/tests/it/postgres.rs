@@ -22,69 +22,17 @@ static CLUSTER: LazyLock<Mutex<Cluster>> = LazyLock::new(|| Mutex::new(Cluster::
 
 struct Cluster {
     port: u16,
-    folder: PathBuf,
     databases: AtomicU64,
-    server: Child,
     /// Kept open: its closing is the signal to stop.
     _guard: ChildStdin,
-}
-
-/// A server of one test's own, which can be stopped and started again.
-pub struct OwnServer(Cluster);
-
-impl OwnServer {
-    pub fn start() -> Self {
-        Self(Cluster::start())
-    }
-
-    /// Makes an empty database and gives its address.
-    pub fn fresh_database(&self) -> String {
-        self.0.fresh_database()
-    }
-
-    /// Runs one statement in a database of this server; fails while it is stopped.
-    pub fn query(&self, url: &str, sql: &str) -> Result<String, String> {
-        self.0.try_psql(url.rsplit('/').next().unwrap(), sql)
-    }
-
-    /// A standby that streams from this server, on a port of its own.
-    pub fn replica(&self) -> Self {
-        let cluster = (0..5).find_map(|_| {
-            let user = Account::find();
-            let folder = tempfile::Builder::new().prefix("tidegate-pg-").tempdir().unwrap().keep();
-            user.own(&folder);
-            let mut copy = user.run(&tools::postgres_bin().join("pg_basebackup"));
-            copy.args(["-h", "127.0.0.1", "-p", &self.0.port.to_string(), "-U", "tidegate", "-R", "-X", "stream", "-c", "fast", "-D"]);
-            let done = copy.arg(folder.join("data")).current_dir(&folder).output().unwrap();
-            assert!(done.status.success(), "pg_basebackup: {}", String::from_utf8_lossy(&done.stderr));
-            Cluster::try_serve(&user, folder)
-        });
-        Self(cluster.expect("no free port for PostgreSQL"))
-    }
-
-    /// The address here of a database that has this one elsewhere.
-    pub fn url_of(&self, url: &str) -> String {
-        format!("postgres://tidegate@127.0.0.1:{}/{}", self.0.port, url.rsplit('/').next().unwrap())
-    }
-
-    /// Ends it at once, as if it had crashed: every connection breaks, nothing is tidied up.
-    pub fn crash(&mut self) {
-        let id = self.0.server.id().to_string();
-        assert!(Command::new("kill").args(["-QUIT", &id]).status().unwrap().success());
-        self.0.server.wait().unwrap();
-    }
-
-    /// Starts it again on the same data and port, and waits until it takes connections.
-    pub fn start_again(&mut self) {
-        self.0.server = Cluster::serve(&Account::find(), &self.0.folder, self.0.port);
-        assert!(self.0.answers(), "PostgreSQL does not start again");
-    }
 }
 
 /// Makes an empty database and gives its address, `postgres://…`.
 pub fn fresh_database() -> String {
     let cluster = CLUSTER.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-    cluster.fresh_database()
+    let name = format!("test_{}", cluster.databases.fetch_add(1, Ordering::Relaxed));
+    cluster.psql("postgres", &format!("CREATE DATABASE {name}"));
+    format!("postgres://tidegate@127.0.0.1:{}/{name}", cluster.port)
 }
 
 /// Runs one statement in the database at `url` and gives its rows, columns divided by `|`.
@@ -100,60 +48,25 @@ impl Cluster {
     }
 
     fn try_start() -> Option<Self> {
-        let bin = tools::postgres_bin();
         let user = Account::find();
         let folder = tempfile::Builder::new().prefix("tidegate-pg-").tempdir().unwrap().keep();
-        user.own(&folder);
-        let data = folder.join("data");
-
-        let mut initdb = user.run(&bin.join("initdb"));
-        initdb.args(["--username=tidegate", "--auth=trust", "--encoding=UTF8", "--locale=C", "-D"]);
-        let done = initdb.arg(&data).current_dir(&folder).output().unwrap();
-        assert!(done.status.success(), "initdb: {}", String::from_utf8_lossy(&done.stderr));
-
-        Self::try_serve(&user, folder)
-    }
-
-    /// Serves a folder on a free port; `None` when another process was first with the port.
-    fn try_serve(user: &Account, folder: PathBuf) -> Option<Self> {
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let server = Self::serve(user, &folder, port);
-        let guard = guard(&folder);
-        let mut cluster = Self { port, folder, databases: AtomicU64::new(0), server, _guard: guard };
-        if cluster.answers() {
+        init(&user, &folder);
+        let port = free_port();
+        let log = folder.join("log");
+        let mut server = spawn(&user, &folder, port);
+        let cluster = Self { port, databases: AtomicU64::new(0), _guard: guard(server.id(), &folder) };
+        if cluster.answers(&mut server) {
             return Some(cluster);
         }
-        let log = std::fs::read_to_string(cluster.folder.join("log")).unwrap_or_default();
+        let log = std::fs::read_to_string(log).unwrap_or_default();
         assert!(log.contains("Address already in use"), "PostgreSQL does not start: {log}");
         None
     }
 
-    fn fresh_database(&self) -> String {
-        let name = format!("test_{}", self.databases.fetch_add(1, Ordering::Relaxed));
-        self.psql("postgres", &format!("CREATE DATABASE {name}"));
-        format!("postgres://tidegate@127.0.0.1:{}/{name}", self.port)
-    }
-
-    /// Starts the server of a folder.
-    fn serve(user: &Account, folder: &Path, port: u16) -> Child {
-        user.run(&tools::postgres_bin().join("postgres"))
-            .arg("-D")
-            .arg(folder.join("data"))
-            .args(["-p", &port.to_string()])
-            .args(["-c", "listen_addresses=127.0.0.1", "-c", "unix_socket_directories="])
-            .args(["-c", "max_connections=200"])
-            .current_dir(folder)
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(std::fs::File::create(folder.join("log")).unwrap())
-            .spawn()
-            .unwrap()
-    }
-
     /// Waits until the server takes connections; false when it has ended instead.
-    fn answers(&mut self) -> bool {
+    fn answers(&self, server: &mut Child) -> bool {
         let start = Instant::now();
-        while self.server.try_wait().unwrap().is_none() {
+        while server.try_wait().unwrap().is_none() {
             if self.try_psql("postgres", "SELECT 1").is_ok() {
                 return true;
             }
@@ -181,23 +94,168 @@ impl Cluster {
     }
 }
 
+/// Makes an empty cluster in `folder`.
+fn init(user: &Account, folder: &Path) {
+    user.own(folder);
+    let mut initdb = user.run(&tools::postgres_bin().join("initdb"));
+    initdb.args(["--username=tidegate", "--auth=trust", "--encoding=UTF8", "--locale=C", "-D"]);
+    let done = initdb.arg(folder.join("data")).current_dir(folder).output().unwrap();
+    assert!(done.status.success(), "initdb: {}", String::from_utf8_lossy(&done.stderr));
+}
+
+fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+/// Starts the server of the cluster in `folder`; what it says is in `folder/log`.
+fn spawn(user: &Account, folder: &Path, port: u16) -> Child {
+    user.run(&tools::postgres_bin().join("postgres"))
+        .arg("-D")
+        .arg(folder.join("data"))
+        .args(["-p", &port.to_string()])
+        .args(["-c", "listen_addresses=127.0.0.1", "-c", "unix_socket_directories="])
+        .args(["-c", "max_connections=200"])
+        .current_dir(folder)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(std::fs::File::create(folder.join("log")).unwrap())
+        .spawn()
+        .unwrap()
+}
+
+/// A server of one test's own, which can be stopped, started again, and kept from answering.
+pub struct Server {
+    user: Account,
+    folder: tempfile::TempDir,
+    cluster: Cluster,
+    process: Child,
+}
+
+impl Server {
+    pub fn start() -> Self {
+        let user = Account::find();
+        let folder = tempfile::Builder::new().prefix("tidegate-own-pg-").tempdir().unwrap();
+        init(&user, folder.path());
+        // Between choosing a free port and using it, another process may take it: try again.
+        for _ in 0..5 {
+            let port = free_port();
+            if let Some((cluster, process)) = Self::try_run(&user, folder.path(), port) {
+                return Self { user, folder, cluster, process };
+            }
+        }
+        panic!("no free port for PostgreSQL");
+    }
+
+    fn try_run(user: &Account, folder: &Path, port: u16) -> Option<(Cluster, Child)> {
+        let mut process = spawn(user, folder, port);
+        // The folder is removed by its owner, who starts the server in it again.
+        let cluster = Cluster { port, databases: AtomicU64::new(0), _guard: guard(process.id(), Path::new("")) };
+        cluster.answers(&mut process).then_some((cluster, process))
+    }
+
+    /// Makes an empty database and gives its address.
+    pub fn database(&self, name: &str) -> String {
+        self.cluster.psql("postgres", &format!("CREATE DATABASE {name}"));
+        format!("postgres://tidegate@127.0.0.1:{}/{name}", self.cluster.port)
+    }
+
+    /// Runs one statement in a database of this server; fails while it does not answer.
+    pub fn query(&self, url: &str, sql: &str) -> Result<String, String> {
+        self.cluster.try_psql(url.rsplit('/').next().unwrap(), sql)
+    }
+
+    /// A standby that streams from this server.
+    pub fn replica(&self) -> Self {
+        let user = Account::find();
+        for _ in 0..5 {
+            let folder = tempfile::Builder::new().prefix("tidegate-own-pg-").tempdir().unwrap();
+            user.own(folder.path());
+            let mut copy = user.run(&tools::postgres_bin().join("pg_basebackup"));
+            copy.args(["-h", "127.0.0.1", "-p", &self.cluster.port.to_string(), "-U", "tidegate", "-R", "-X", "stream", "-c", "fast", "-D"]);
+            let done = copy.arg(folder.path().join("data")).current_dir(folder.path()).output().unwrap();
+            assert!(done.status.success(), "pg_basebackup: {}", String::from_utf8_lossy(&done.stderr));
+            if let Some((cluster, process)) = Self::try_run(&user, folder.path(), free_port()) {
+                return Self { user, folder, cluster, process };
+            }
+        }
+        panic!("no free port for PostgreSQL");
+    }
+
+    /// The address here of a database that has this one elsewhere.
+    pub fn url_of(&self, url: &str) -> String {
+        format!("postgres://tidegate@127.0.0.1:{}/{}", self.cluster.port, url.rsplit('/').next().unwrap())
+    }
+
+    /// Ends it as if it had crashed: every connection breaks, nothing is tidied up.
+    pub fn crash(&mut self) {
+        kill("-QUIT", &[self.process.id()]);
+        self.process.wait().unwrap();
+    }
+
+    /// Stops it without waiting for its clients.
+    pub fn stop(&mut self) {
+        kill("-INT", &[self.process.id()]);
+        self.process.wait().unwrap();
+    }
+
+    /// Starts it again on the same port with what it holds.
+    pub fn start_again(&mut self) {
+        let port = self.cluster.port;
+        let (cluster, process) = Self::try_run(&self.user, self.folder.path(), port).expect("the port is still free");
+        (self.cluster, self.process) = (cluster, process);
+    }
+
+    /// It keeps its connections and takes new ones, and answers nothing.
+    pub fn hang(&self) {
+        // First the one that makes the others.
+        kill("-STOP", &[self.process.id()]);
+        kill("-STOP", &self.children());
+    }
+
+    /// It goes on after [`Server::hang`].
+    pub fn go_on(&self) {
+        kill("-CONT", &self.children());
+        kill("-CONT", &[self.process.id()]);
+    }
+
+    /// Those that serve the connections.
+    fn children(&self) -> Vec<u32> {
+        let id = self.process.id();
+        let children = std::fs::read_to_string(format!("/proc/{id}/task/{id}/children")).unwrap_or_default();
+        children.split_whitespace().map(|id| id.parse().unwrap()).collect()
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.go_on();
+        kill("-INT", &[self.process.id()]);
+        let _ = self.process.wait();
+    }
+}
+
+/// Sends a signal to those that are still there.
+fn kill(signal: &str, ids: &[u32]) {
+    if !ids.is_empty() {
+        let ids = ids.iter().map(ToString::to_string);
+        let _ = Command::new("kill").arg(signal).args(ids).stderr(Stdio::null()).status().unwrap();
+    }
+}
+
 /// Waits for the end of its input, then stops the server (SIGINT: no waiting for clients), and
 /// removes its directory once it is gone. It has a process group of its own, so that a Ctrl-C at
 /// the terminal does not end it first.
 #[allow(clippy::zombie_processes, reason = "it lives on for a moment after us, to do its work")]
-fn guard(folder: &Path) -> ChildStdin {
+fn guard(server: u32, folder: &Path) -> ChildStdin {
     use std::os::unix::process::CommandExt as _;
     const SCRIPT: &str = r#"
         while read -r _; do :; done
-        server=$(head -n 1 "$1/data/postmaster.pid" 2>/dev/null)
-        if [ -n "$server" ]; then
-            kill -INT "$server" 2>/dev/null
-            i=0; while kill -0 "$server" 2>/dev/null && [ $i -lt 50 ]; do sleep 0.1; i=$((i+1)); done
-            kill -KILL "$server" 2>/dev/null
-        fi
-        case "$1" in */tidegate-pg-*) rm -rf "$1" ;; esac"#;
+        kill -INT "$1" 2>/dev/null
+        i=0; while kill -0 "$1" 2>/dev/null && [ $i -lt 50 ]; do sleep 0.1; i=$((i+1)); done
+        kill -KILL "$1" 2>/dev/null
+        case "$2" in */tidegate-pg-*) rm -rf "$2" ;; esac"#;
     let mut guard = Command::new("sh")
-        .args(["-c", SCRIPT, "guard"])
+        .args(["-c", SCRIPT, "guard", &server.to_string()])
         .arg(folder)
         .stdin(Stdio::piped())
         .stdout(Stdio::null())

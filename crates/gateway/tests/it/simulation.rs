@@ -10,6 +10,7 @@
 //! the program; when a follower looks is up to the machine, so a seed that failed may need to run a
 //! few times to fail again.
 
+mod broken_loop;
 mod check;
 mod many;
 mod meddler;

@@ -71,6 +71,15 @@ pub fn redis_cli() -> PathBuf {
     redis_server().with_file_name("redis-cli")
 }
 
+/// Prometheus' `promtool`, or what `TIDEGATE_PROMTOOL` says.
+pub fn promtool() -> PathBuf {
+    found(
+        std::env::var_os("TIDEGATE_PROMTOOL").map(PathBuf::from),
+        || vec![PathBuf::from("/usr/bin/promtool"), PathBuf::from("/usr/local/bin/promtool"), repo().join(".tools/promtool")],
+        "promtool",
+    )
+}
+
 fn found(told: Option<PathBuf>, usual: impl FnOnce() -> Vec<PathBuf>, name: &str) -> PathBuf {
     let places = told.map_or_else(usual, |path| vec![path]);
     places.iter().find(|path| path.is_file()).unwrap_or_else(|| panic!("no {name} at {places:?}: run scripts/install-test-tools")).clone()
