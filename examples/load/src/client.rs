@@ -137,7 +137,11 @@ impl Client {
         };
         let answer = tokio::time::timeout(ANSWER_MAX, whole).await.ok().flatten();
         match &answer {
-            Some(answer) => self.tally.answered(call, answer.status, due.elapsed()),
+            Some(answer) => {
+                let problem = if answer.is_good() { Value::Null } else { answer.json() };
+                let code = problem.get("code").and_then(Value::as_str).unwrap_or_default();
+                self.tally.refused(call, answer.status, code, due.elapsed());
+            }
             None => self.tally.broke(call, due.elapsed()),
         }
         answer

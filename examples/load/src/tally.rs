@@ -105,7 +105,8 @@ fn bucket_top(us: u64) -> u64 {
 #[derive(Clone, Default)]
 struct Row {
     times: Spread,
-    answers: BTreeMap<u16, u64>,
+    /// By status and, where something is refused, by the `code` of the problem.
+    answers: BTreeMap<(u16, String), u64>,
     broken: u64,
 }
 
@@ -122,10 +123,15 @@ impl Tally {
 
     /// Notes an answer.
     pub fn answered(&self, call: Call, status: u16, took: Duration) {
+        self.refused(call, status, "", took);
+    }
+
+    /// Notes an answer that has the `code` of a problem.
+    pub fn refused(&self, call: Call, status: u16, code: &str, took: Duration) {
         let mut rows = self.rows();
         let row = rows.entry(call).or_default();
         row.times.add(took);
-        *row.answers.entry(status).or_default() += 1;
+        *row.answers.entry((status, code.to_owned())).or_default() += 1;
     }
 
     /// Notes that no answer came.
@@ -140,7 +146,8 @@ impl Tally {
     #[must_use]
     pub fn failures(&self) -> (u64, u64) {
         let rows = self.rows();
-        let server_errors = rows.values().flat_map(|row| row.answers.range(500..)).map(|(_, count)| count).sum();
+        let all = rows.values().flat_map(|row| &row.answers);
+        let server_errors = all.filter(|((status, _), _)| *status >= 500).map(|(_, count)| count).sum();
         (server_errors, rows.values().map(|row| row.broken).sum())
     }
 
@@ -152,7 +159,7 @@ impl Tally {
             "call", "count", "per s", "p50 ms", "p95 ms", "p99 ms", "max ms"
         );
         for (call, row) in self.rows().iter() {
-            let mut answers: Vec<String> = row.answers.iter().map(|(status, count)| format!("{count}×{status}")).collect();
+            let mut answers: Vec<String> = row.answers.iter().map(|(answer, count)| format!("{count}×{}", named(answer))).collect();
             if row.broken > 0 {
                 answers.push(format!("{} without an answer", row.broken));
             }
@@ -177,12 +184,17 @@ impl Tally {
                 "call": call.name(), "count": row.times.count, "per_second": per_second(row.times.count, over),
                 "p50_us": row.times.percentile_us(50), "p95_us": row.times.percentile_us(95),
                 "p99_us": row.times.percentile_us(99), "max_us": row.times.max_us,
-                "answers": row.answers.iter().map(|(status, count)| (status.to_string(), json!(count))).collect::<serde_json::Map<_, _>>(),
+                "answers": row.answers.iter().map(|(answer, count)| (named(answer), json!(count))).collect::<serde_json::Map<_, _>>(),
                 "broken": row.broken,
             })
         };
         self.rows().iter().map(row).collect()
     }
+}
+
+/// `200`, or `503 busy`.
+fn named((status, code): &(u16, String)) -> String {
+    format!("{status} {code}").trim_end().to_owned()
 }
 
 /// Microseconds as milliseconds with one digit behind the point.
@@ -222,11 +234,12 @@ mod tests {
     #[test]
     fn a_server_error_and_a_broken_connection_are_failures() {
         let tally = Tally::default();
-        for status in [200, 404, 500, 503] {
+        for status in [200, 404, 500] {
             tally.answered(Call::Read, status, Duration::from_millis(1));
         }
+        tally.refused(Call::Read, 503, "busy", Duration::from_millis(1));
         tally.broke(Call::Create, Duration::from_secs(1));
         assert_eq!(tally.failures(), (2, 1));
-        assert!(tally.table(Duration::from_secs(2)).contains("1×503"));
+        assert!(tally.table(Duration::from_secs(2)).contains("1×503 busy"));
     }
 }
