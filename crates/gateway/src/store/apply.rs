@@ -172,10 +172,22 @@ pub(super) async fn write_rows<T>(
     text: impl Fn(&str) -> String,
     bind: impl Fn(Statement<'static>, &T) -> Statement<'static>,
 ) -> Result<u64, sqlx::Error> {
+    write_rows_by(ROWS_MAX, db, rows, row, text, bind).await
+}
+
+/// The same, with at most so many rows in a statement.
+pub(super) async fn write_rows_by<T>(
+    most_rows: usize,
+    db: &mut AnyConnection,
+    rows: &[&T],
+    row: &str,
+    text: impl Fn(&str) -> String,
+    bind: impl Fn(Statement<'static>, &T) -> Statement<'static>,
+) -> Result<u64, sqlx::Error> {
     let mut written: u64 = 0;
     let mut rest = rows;
     while let Some(most) = rest.len().checked_ilog2() {
-        let (now, later) = rest.split_at_checked(1_usize.checked_shl(most).unwrap_or(1).min(ROWS_MAX)).unwrap_or((rest, &[]));
+        let (now, later) = rest.split_at_checked(1_usize.checked_shl(most).unwrap_or(1).min(most_rows)).unwrap_or((rest, &[]));
         let text = text(&placeholders(row, now.len()));
         let statement = now.iter().fold(sqlx::query(sqlx::AssertSqlSafe(text)), |statement, row| bind(statement, row));
         written = written.saturating_add(statement.execute(&mut *db).await?.rows_affected());

@@ -15,11 +15,14 @@ use sqlx::{Any, AnyConnection, AssertSqlSafe, ConnectOptions as _, Connection as
 use tidegate_rules::changes::NewAudit;
 use tidegate_rules::time::Time;
 
-use super::apply::{append_audit, write_rows};
+use super::apply::{append_audit, write_rows_by};
 use super::{Engine, Migrate, StoreError, open_error, prepare, schema};
 
 /// How many rows are copied in one transaction.
 const COPY_ROWS: usize = 2_048;
+/// How many rows one statement stores: PostgreSQL takes 65,535 values in one, and each statement is a
+/// journey to the server and back.
+const INSERT_ROWS: usize = 512;
 /// How many rows are compared at a time: their keys are the values of one statement.
 const COMPARE_ROWS: usize = 512;
 
@@ -436,7 +439,8 @@ async fn store(target: &mut AnyConnection, table: &Table, rows: &[Cells], last: 
     let places = format!("({})", vec!["?"; table.columns.len()].join(","));
     let columns = Table::list(table.columns.iter());
     let rows: Vec<&Cells> = rows.iter().collect();
-    write_rows(
+    write_rows_by(
+        INSERT_ROWS,
         &mut transaction,
         &rows,
         &places,
