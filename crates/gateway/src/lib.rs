@@ -42,4 +42,6 @@ pub mod single_flight;
 pub mod sources;
 pub mod start;
 pub mod store;
+#[cfg(feature = "otlp")]
+pub mod traces;
 pub mod transactions;

@@ -23,6 +23,9 @@ use tidegate_rules::block::Network;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
+use tracing_subscriber::{Layer as _, fmt};
 
 use self::args::{Cli, Command, ConfigArgs};
 pub(crate) use self::terminal::say;
@@ -53,6 +56,8 @@ pub fn main() -> ExitCode {
         }
     };
     let outcome = runtime.block_on(run(cli.command));
+    #[cfg(feature = "otlp")]
+    crate::traces::flush();
     // Blocking threads, such as a read of stdin, must not keep the process.
     runtime.shutdown_timeout(Duration::from_millis(100));
     match outcome {
@@ -138,12 +143,22 @@ fn read_config(args: &ConfigArgs, flags: Overrides) -> Result<Config, Sorry> {
 fn log_to_stderr(level: &str, format: LogFormat) -> Result<(), Sorry> {
     let filter = tracing_subscriber::EnvFilter::try_new(level)
         .map_err(|error| Sorry(format!("LOG_LEVEL: {error}; expected error, warn, info, debug or trace")))?;
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(std::io::stderr().is_terminal());
-    // A second call, as tests make, keeps the first subscriber.
-    let _ = match format {
-        LogFormat::Json => builder.json().flatten_event(true).try_init(),
-        LogFormat::Pretty => builder.try_init(),
+    let lines = fmt::layer().with_writer(std::io::stderr).with_ansi(std::io::stderr().is_terminal());
+    let lines = match format {
+        LogFormat::Json => lines.json().flatten_event(true).boxed(),
+        LogFormat::Pretty => lines.boxed(),
     };
+    let log = tracing_subscriber::registry().with(lines.with_filter(filter));
+    // A second call, as tests make, keeps the first subscriber.
+    #[cfg(feature = "otlp")]
+    let _ = log.with(crate::traces::collector()?).try_init();
+    #[cfg(not(feature = "otlp"))]
+    {
+        let _ = log.try_init();
+        if std::env::var_os("OTEL_EXPORTER_OTLP_ENDPOINT").is_some() {
+            tracing::warn!("OTEL_EXPORTER_OTLP_ENDPOINT is set, but this binary was built without traces: build it with --features otlp");
+        }
+    }
     Ok(())
 }
 

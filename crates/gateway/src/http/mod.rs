@@ -43,6 +43,7 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
+use tracing::Instrument as _;
 use utoipa::ToSchema;
 
 use crate::clock;
@@ -112,9 +113,17 @@ async fn around(State(gateway): State<Arc<Gateway>>, request: Request, next: Nex
     let route = request.extensions().get::<MatchedPath>().cloned();
     let started = tokio::time::Instant::now();
     let in_flight = gateway.metrics.arrived();
+    let span = tracing::debug_span!(
+        target: "tidegate::spans",
+        "request",
+        "otel.name" = format!("{method} {}", route.as_ref().map_or("none", MatchedPath::as_str)),
+        "otel.kind" = "server",
+        "http.response.status_code" = tracing::field::Empty,
+        request_id = id,
+    );
     let scoped = CURRENT.scope(id.clone(), async move {
         // A task of its own turns a panic into an error that can be answered.
-        match tokio::spawn(CURRENT.scope(request_id(), next.run(request))).await {
+        match tokio::spawn(CURRENT.scope(request_id(), next.run(request)).in_current_span()).await {
             Ok(response) => response,
             Err(error) => {
                 tracing::error!(request_id = request_id(), %error, "a request broke");
@@ -122,7 +131,8 @@ async fn around(State(gateway): State<Arc<Gateway>>, request: Request, next: Nex
             }
         }
     });
-    let mut response = scoped.await;
+    let mut response = scoped.instrument(span.clone()).await;
+    span.record("http.response.status_code", response.status().as_u16());
     let headers = response.headers_mut();
     if let Ok(value) = HeaderValue::from_str(&id) {
         headers.insert(REQUEST_ID, value);

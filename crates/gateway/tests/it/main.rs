@@ -67,3 +67,5 @@ mod simulation;
 mod start;
 mod store_contract;
 mod tools;
+#[cfg(feature = "otlp")]
+mod traces;
