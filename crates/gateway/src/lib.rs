@@ -50,5 +50,7 @@ pub mod sources;
 pub mod start;
 pub mod store;
 pub mod tls;
+#[cfg(feature = "otlp")]
+pub mod traces;
 pub mod transactions;
 pub mod webhook_endpoints;

@@ -11,9 +11,10 @@
 use std::io::IsTerminal as _;
 use std::sync::{Mutex, OnceLock, PoisonError};
 
+use tracing_subscriber::filter::{FilterExt as _, filter_fn};
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
-use tracing_subscriber::{EnvFilter, Registry, fmt, reload};
+use tracing_subscriber::{EnvFilter, Layer as _, Registry, fmt, reload};
 
 use crate::config::LogFormat;
 use crate::start::Sorry;
@@ -21,6 +22,9 @@ use crate::start::Sorry;
 /// Where the line of each request comes from: `LOG_LEVEL=info,tidegate::access=warn` leaves out all
 /// but slow ones.
 pub const ACCESS: &str = "tidegate::access";
+
+/// Where spans come from that are for traces alone, and not for the log.
+pub const SPANS: &str = "tidegate::spans";
 
 /// How much is said.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,12 +50,20 @@ pub fn start(level: &str, format: LogFormat) -> Result<(), Sorry> {
     let read =
         EnvFilter::try_new(level).map_err(|error| Sorry(format!("LOG_LEVEL: {error}; expected error, warn, info, debug or trace")))?;
     let (filter, handle) = reload::Layer::new(read);
-    let filtered = tracing_subscriber::registry().with(filter);
     let lines = fmt::layer().with_writer(std::io::stderr).with_ansi(std::io::stderr().is_terminal());
-    let started = match format {
-        LogFormat::Json => filtered.with(lines.json().flatten_event(true).with_current_span(true).with_span_list(false)).try_init(),
-        LogFormat::Pretty => filtered.with(lines).try_init(),
+    let lines = match format {
+        LogFormat::Json => lines.json().flatten_event(true).with_current_span(true).with_span_list(false).boxed(),
+        LogFormat::Pretty => lines.boxed(),
     };
+    let log = tracing_subscriber::registry().with(lines.with_filter(filter.and(filter_fn(|metadata| metadata.target() != SPANS))));
+    #[cfg(feature = "otlp")]
+    let started = log.with(crate::traces::collector()?).try_init();
+    #[cfg(not(feature = "otlp"))]
+    let started = log.try_init();
+    #[cfg(not(feature = "otlp"))]
+    if std::env::var_os("OTEL_EXPORTER_OTLP_ENDPOINT").is_some() {
+        tracing::warn!("OTEL_EXPORTER_OTLP_ENDPOINT is set, but this binary was built without traces: build it with --features otlp");
+    }
     if started.is_ok() {
         let levels = Levels { now: level.to_owned(), configured: level.to_owned() };
         let _ = CONTROL.set(Control { filter: handle, levels: Mutex::new(levels) });

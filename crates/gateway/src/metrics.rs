@@ -6,7 +6,7 @@
 //! them. No label comes from outside (a path, an address, an error in words), so their number is
 //! bounded. Prometheus is answered while the database is not: what comes from it is missing then.
 
-mod commits;
+pub mod commits;
 mod process;
 
 use std::sync::Arc;

@@ -18,6 +18,7 @@ use tidegate_rules::notify::{next_try, secret_bytes, signature, test_body};
 use tidegate_rules::time::{Span, Time};
 use tokio::sync::{broadcast, watch};
 use tokio::task::JoinSet;
+use tracing::Instrument as _;
 use zeroize::Zeroizing;
 
 use crate::clock;
@@ -177,7 +178,9 @@ async fn start_due(gateway: &Arc<Gateway>, client: &reqwest::Client, under_way: 
 /// Makes one try and notes what came of it.
 async fn deliver(gateway: &Gateway, client: &reqwest::Client, delivery: &DueDelivery) {
     let sent_at = clock::now();
-    let outcome = send(gateway, client, delivery, sent_at).await;
+    let span =
+        tracing::debug_span!(target: crate::logging::SPANS, "webhook", "otel.kind" = "client", kind = delivery.kind, tries = delivery.tries);
+    let outcome = send(gateway, client, delivery, sent_at).instrument(span).await;
     let at = clock::now();
     // A try that somebody asked for is beside the schedule.
     let tries = if delivery.before.is_some() { delivery.tries } else { delivery.tries.saturating_add(1) };

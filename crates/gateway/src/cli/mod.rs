@@ -58,6 +58,8 @@ pub fn main() -> ExitCode {
         }
     };
     let outcome = runtime.block_on(run(cli.command));
+    #[cfg(feature = "otlp")]
+    crate::traces::flush();
     // Blocking threads, such as a read of stdin, must not keep the process.
     runtime.shutdown_timeout(Duration::from_millis(100));
     match outcome {

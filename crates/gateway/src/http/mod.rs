@@ -55,7 +55,7 @@ use self::forwarded::{Carried, Peer};
 use self::listen::Door;
 use crate::clock;
 use crate::gateway::Gateway;
-use crate::logging::ACCESS;
+use crate::logging::{ACCESS, SPANS};
 use crate::people::throttle::Throttle;
 use crate::problem::{FieldError, Problem};
 use crate::tls::Certificates;
@@ -130,6 +130,14 @@ async fn around(State(gateway): State<Arc<Gateway>>, request: Request, next: Nex
     let span = tracing::error_span!("request", request_id = id, %method, route);
     let started = tokio::time::Instant::now();
     let in_flight = gateway.metrics.arrived();
+    let traced = tracing::debug_span!(
+        target: SPANS,
+        "request",
+        "otel.name" = format!("{method} {route}"),
+        "otel.kind" = "server",
+        "http.response.status_code" = tracing::field::Empty,
+        request_id = id,
+    );
     let scoped = CURRENT.scope(id.clone(), async move {
         // A task of its own turns a panic into an error that can be answered.
         match tokio::spawn(CURRENT.scope(request_id(), next.run(request)).in_current_span()).await {
@@ -140,7 +148,8 @@ async fn around(State(gateway): State<Arc<Gateway>>, request: Request, next: Nex
             }
         }
     });
-    let mut response = scoped.instrument(span).await;
+    let mut response = scoped.instrument(traced.clone()).instrument(span).await;
+    traced.record("http.response.status_code", response.status().as_u16());
     let headers = response.headers_mut();
     if let Ok(value) = HeaderValue::from_str(&id) {
         headers.insert(REQUEST_ID, value);

@@ -66,14 +66,20 @@ impl Brought {
     }
 }
 
+/// How a commit ended, in one word: `done`, `conflict` or `failed`.
+#[must_use]
+pub const fn word(outcome: &Result<Commit, StoreError>) -> &'static str {
+    match outcome {
+        Ok(Commit::Done) => "done",
+        Ok(Commit::Conflict) => "conflict",
+        Err(_) => "failed",
+    }
+}
+
 impl Commits {
     /// Counts a commit that has ended.
     pub fn ended(&self, outcome: &Result<Commit, StoreError>, brought: &Brought, took: Duration) {
-        let outcome = match outcome {
-            Ok(Commit::Done) => "done",
-            Ok(Commit::Conflict) => "conflict",
-            Err(_) => "failed",
-        };
+        let outcome = word(outcome);
         self.took.with_label_values(&[outcome]).observe(took.as_secs_f64());
         if outcome != "done" {
             return;

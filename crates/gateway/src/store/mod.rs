@@ -39,8 +39,9 @@ use tidegate_rules::changes::Changes;
 use tidegate_rules::time::Time;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
+use tracing::Instrument as _;
 
-use crate::metrics::{Brought, Commits};
+use crate::metrics::{Brought, Commits, commits};
 
 pub use chain::{BalanceRow, HintRow, JobRow, JobStatus};
 pub use channel::{Listener, TEXT_BYTES_MAX};
@@ -217,10 +218,15 @@ impl Store {
     pub async fn commit(&self, changes: Changes) -> Result<Commit, StoreError> {
         let last = if self.fuse.before(&changes).await { Some(changes.clone()) } else { None };
         let (brought, begun) = (Brought::of(&changes), Instant::now());
-        let outcome = match &self.writer {
-            Some(writer) => hand_in(writer, changes).await,
-            None => self.commit_alone(&changes).await,
+        let span = tracing::debug_span!(target: crate::logging::SPANS, "commit", outcome = tracing::field::Empty);
+        let work = async {
+            match &self.writer {
+                Some(writer) => hand_in(writer, changes).await,
+                None => self.commit_alone(&changes).await,
+            }
         };
+        let outcome = work.instrument(span.clone()).await;
+        span.record("outcome", commits::word(&outcome));
         self.commits.ended(&outcome, &brought, begun.elapsed());
         self.pulse.committed(&outcome);
         self.fuse.after(last).await;

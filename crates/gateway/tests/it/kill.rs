@@ -21,13 +21,16 @@ use crate::shop::{Order, Shop};
 use crate::wait::{eventually_within, now_s};
 
 /// The load ends when the kills are done, or after this.
-const LOAD_MAX: Duration = Duration::from_secs(50);
+const LOAD_MAX: Duration = Duration::from_secs(150);
 
 /// After the last start, everything must be settled and delivered within this.
 const SETTLE_MAX: Duration = Duration::from_secs(60);
 
 /// A shop waits no longer for an answer before it asks again.
 const ANSWER_MAX: Duration = Duration::from_secs(5);
+
+/// Fewer are no load to speak of.
+const ORDERS_MIN: usize = 20;
 
 /// Orders stop here, should the machine be fast.
 const ORDERS_MAX: usize = 400;
@@ -99,6 +102,12 @@ async fn books_are_exact(adjust: impl FnOnce(&mut Settings), kills: u32) {
                 *gateway = home.serve().await;
                 base.borrow_mut().clone_from(&gateway.base);
             }
+            // A slow machine has made few orders by then: it goes on for a while.
+            eventually_within(SETTLE_MAX, "there was a load to speak of", async || {
+                let made = ledger.orders.borrow().len();
+                if made > ORDERS_MIN { Ok(()) } else { Err(made) }
+            })
+            .await;
             done.set(true);
         };
         join(join(miner, killer), join_all((0..4).map(|_| customer()))).await;
@@ -106,7 +115,6 @@ async fn books_are_exact(adjust: impl FnOnce(&mut Settings), kills: u32) {
     let made = ledger.orders.borrow().len();
     println!("{killed} kills, {made} orders in {:?}", start.elapsed());
     assert!(killed >= kills.min(5), "only {killed} kills: the process starts too slowly");
-    assert!(made > 20, "only {made} orders: no load to speak of");
 
     // One more kill with everything sent, then peace.
     shop.anvil.mine(1).await;

@@ -78,4 +78,6 @@ mod store_contract;
 mod tls;
 mod together;
 mod tools;
+#[cfg(feature = "otlp")]
+mod traces;
 mod webhook_endpoints;
