@@ -13,7 +13,7 @@
 use std::time::{Duration, Instant};
 
 use sqlx::{AnyConnection, AssertSqlSafe, Connection as _, Row as _};
-use tidegate::store::{DeliveryFilter, Migrate, OrderFilter, Place, Store, TransferFilter, move_over};
+use tidegate::store::{DeliveryFilter, EventFilter, Migrate, OrderFilter, Place, Store, TransferFilter, move_over};
 use tidegate_rules::audit::Action;
 use tidegate_rules::block::{Network, TransferKey};
 use tidegate_rules::changes::{Changes, NewEvent};
@@ -163,7 +163,10 @@ async fn one(store: &Store, question: &str, count: i64, number: i64) {
         "webhooks that are due" => assert!(store.due_deliveries(Time::from_millis(1), &[], 100).await.unwrap().is_empty()),
         "when the next is due" => drop(store.next_delivery_at().await.unwrap()),
         "a page of webhooks" => assert_eq!(store.deliveries(DeliveryFilter::default(), 50).await.unwrap().len(), 50),
-        "events after a place" => assert_eq!(store.events(merchant(), at, None, 50).await.unwrap().len(), 50),
+        "events after a place" => {
+            let ours = EventFilter { merchant: Some(merchant()), ..EventFilter::default() };
+            assert_eq!(store.events(ours, at, 50).await.unwrap().len(), 50);
+        }
         _ => {
             let id = EventId::new(now, tidegate::clock::id_bytes());
             let event = NewEvent {

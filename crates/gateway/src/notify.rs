@@ -6,9 +6,11 @@
 
 use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use serde_json::json;
 use tidegate_rules::alert::AlertKind;
@@ -165,7 +167,10 @@ async fn start_due(gateway: &Arc<Gateway>, client: &reqwest::Client, under_way: 
         let (gateway, client) = (Arc::clone(gateway), client.clone());
         under_way.tasks.spawn(async move {
             let place = Place::of(&delivery);
-            deliver(&gateway, &client, &delivery).await;
+            // A bug in one try must not keep its place for ever; it is made again when its time has come.
+            if AssertUnwindSafe(deliver(&gateway, &client, &delivery)).catch_unwind().await.is_err() {
+                tracing::error!(event = delivery.event_id, "a webhook broke while it was sent");
+            }
             place
         });
     }
@@ -178,8 +183,7 @@ async fn start_due(gateway: &Arc<Gateway>, client: &reqwest::Client, under_way: 
 /// Makes one try and notes what came of it.
 async fn deliver(gateway: &Gateway, client: &reqwest::Client, delivery: &DueDelivery) {
     let sent_at = clock::now();
-    let span =
-        tracing::debug_span!(target: crate::logging::SPANS, "webhook", "otel.kind" = "client", kind = delivery.kind, tries = delivery.tries);
+    let span = tracing::debug_span!(target: crate::logging::SPANS, "webhook", "otel.kind" = "client", kind = delivery.kind, tries = delivery.tries);
     let outcome = send(gateway, client, delivery, sent_at).instrument(span).await;
     let at = clock::now();
     // A try that somebody asked for is beside the schedule.

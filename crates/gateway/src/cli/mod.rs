@@ -111,7 +111,7 @@ async fn run(command: Command) -> Result<ExitCode, Sorry> {
         Command::Demo(_) => demo::run().await,
         Command::Serve { config, listen, no_migrate } => {
             let flags = Overrides { listen, ..Overrides::default() };
-            serve(read_config(&config, flags)?, if no_migrate { Migrate::No } else { Migrate::Yes }).await?;
+            Box::pin(serve(read_config(&config, flags)?, if no_migrate { Migrate::No } else { Migrate::Yes })).await?;
             done
         }
         Command::Check { config, books: true, json } => check::books(&config, json).await,

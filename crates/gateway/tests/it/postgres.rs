@@ -171,7 +171,20 @@ impl Server {
             let folder = tempfile::Builder::new().prefix("tidegate-own-pg-").tempdir().unwrap();
             user.own(folder.path());
             let mut copy = user.run(&tools::postgres_bin().join("pg_basebackup"));
-            copy.args(["-h", "127.0.0.1", "-p", &self.cluster.port.to_string(), "-U", "tidegate", "-R", "-X", "stream", "-c", "fast", "-D"]);
+            copy.args([
+                "-h",
+                "127.0.0.1",
+                "-p",
+                &self.cluster.port.to_string(),
+                "-U",
+                "tidegate",
+                "-R",
+                "-X",
+                "stream",
+                "-c",
+                "fast",
+                "-D",
+            ]);
             let done = copy.arg(folder.path().join("data")).current_dir(folder.path()).output().unwrap();
             assert!(done.status.success(), "pg_basebackup: {}", String::from_utf8_lossy(&done.stderr));
             if let Some((cluster, process)) = Self::try_run(&user, folder.path(), free_port()) {

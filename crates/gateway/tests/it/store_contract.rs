@@ -16,8 +16,7 @@ use sqlx::{AssertSqlSafe, Connection as _, Row as _};
 use tidegate::clock::id_bytes;
 use tidegate::store::{
     AlertFilter, AuditFilter, Commit, DeliveryFilter, Engine, EventFilter, JobRow, JobStatus, Leaving, Migrate, NoticeFilter, OrderFilter,
-    OrderRow, Queue,
-    Store, StoreError, TransferRow, WalletFilter,
+    OrderRow, Queue, Store, StoreError, TransferRow, WalletFilter,
 };
 use tidegate_rules::alert::{AlertKind, AlertStatus};
 use tidegate_rules::amount::{Amount, Raw};
