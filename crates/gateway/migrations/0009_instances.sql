@@ -24,3 +24,8 @@ ALTER TABLE webhook_inbox ADD COLUMN claimed_until BIGINT;
 ALTER TABLE jobs ADD COLUMN claimed_by TEXT;
 UPDATE jobs SET status = 'failed' WHERE status = 'running';
 CREATE UNIQUE INDEX idx_jobs_running ON jobs (kind) WHERE status = 'running';
+
+-- With the status in front SQLite reads the queue off it, in its order; by the time alone it took the
+-- index of the lists and sorted the whole queue at each look.
+DROP INDEX idx_webhooks_due;
+CREATE INDEX idx_webhooks_due ON payment_webhooks (status, due_at, id) WHERE status = 'due';

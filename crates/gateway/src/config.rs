@@ -531,7 +531,7 @@ impl Config {
         let mut warnings = Vec::new();
 
         let mut section = root.section("database", problems);
-        let database = Database {
+        let mut database = Database {
             url: said("--database-url", flags.database_url)
                 .or_else(|| env.get("DATABASE_URL"))
                 .read(&values::DATABASE_URL, ("url", &mut section), problems)
@@ -541,8 +541,8 @@ impl Config {
             pool_timeout: section.span("pool_timeout", Span::from_secs(5), Span::from_millis(100)..=Span::from_secs(300), problems),
             slow_query: section.span("slow_query", Span::from_secs(1), SLOW, problems),
         };
-        if database.replica.is_some() && matches!(database.url, DatabaseUrl::Sqlite(_)) {
-            problems.add("database.replica_url", "expected it beside a postgres:// database only: a SQLite file has no replicas");
+        if matches!(database.url, DatabaseUrl::Sqlite(_)) && database.replica.take().is_some() {
+            warnings.push("database.replica_url has no effect: a SQLite file has no replicas".to_owned());
         }
         section.finish(problems);
 

@@ -413,10 +413,9 @@ fn wrong_values_say_what_was_expected_and_found() {
         assert!(found.starts_with(&format!("`{section}.{key}` in tidegate.toml, line 2: expected ")), "{found}");
         assert!(found.ends_with(end), "{found}\n{end}");
     }
-    assert_eq!(
-        problem("", "[database]\nreplica_url = 'postgres://u:hunter2@r/x'"),
-        "database.replica_url: expected it beside a postgres:// database only: a SQLite file has no replicas"
-    );
+    let config = load("", "[database]\nreplica_url = 'postgres://u:hunter2@r/x'").unwrap();
+    assert!(config.database.replica.is_none(), "the replica of another database");
+    assert_eq!(config.warnings, ["database.replica_url has no effect: a SQLite file has no replicas"]);
     assert_eq!(problem("", "orders = 3"), "`orders` in tidegate.toml, line 1: expected a table, found a number (not shown)");
     assert_eq!(
         problem("", "[server]\ntrusted_proxies = [\n'127.0.0.1',\n'lan']"),
@@ -747,7 +746,9 @@ fn the_example_is_valid_as_it_is_and_without_its_comments() {
         format!("{network:?}")
     };
     assert_eq!(show(&config.networks[0]), show(&preset.networks[0]));
-    assert!(config.warnings.is_empty() && config.refuse_insecure().is_ok());
+    // All at once, the replica stands beside the SQLite file.
+    assert_eq!(config.warnings, ["database.replica_url has no effect: a SQLite file has no replicas"]);
+    assert!(config.refuse_insecure().is_ok());
 }
 
 /// A line for each thing that a test of `[notifications]` varies, and the sentence it ends with.
