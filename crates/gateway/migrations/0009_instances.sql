@@ -1,6 +1,7 @@
 -- Several processes on one database.
 
--- What one process at a time does: following a network, keeping house. Whoever holds a duty renews
+-- What one process at a time does: following a network, keeping house, and for each process to be there.
+-- Whoever holds a duty renews
 -- it; whoever finds it not renewed takes it over and counts the fence up, which what the one before
 -- still writes does not pass. Times are the database's own.
 CREATE TABLE duties (

@@ -17,7 +17,8 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::clock;
-use crate::gateway::Gateway;
+use crate::gateway::{Gateway, Wake};
+use crate::store::presence;
 
 /// How long a duty is held without being renewed. As long as it takes at most until another process
 /// follows a network whose follower was killed, but for [`RENEW`].
@@ -128,12 +129,13 @@ impl Duties {
         let mut held = self.held.write().unwrap_or_else(PoisonError::into_inner);
         let taken = now_held.values().filter(|(fence, _)| held.get(&fence.duty).is_none_or(|(known, _)| known != fence));
         let lost = held.keys().filter(|duty| !now_held.contains_key(*duty));
+        let own = presence(&self.holder);
         let mut changed = false;
-        for (fence, _) in taken {
+        for (fence, _) in taken.filter(|(fence, _)| fence.duty != own) {
             tracing::info!(duty = fence.duty, holder = self.holder, fence = fence.number, "this process does it from now on");
             changed = true;
         }
-        for duty in lost {
+        for duty in lost.filter(|duty| **duty != own) {
             tracing::warn!(duty, "another process does it from now on");
             changed = true;
         }
@@ -151,11 +153,20 @@ pub async fn run(gateway: Arc<Gateway>, mut stop: watch::Receiver<bool>) {
         return;
     }
     let duties = gateway.networks().keys().cloned().map(Duty::Follow).chain([Duty::House]);
-    let names: Vec<String> = duties.map(|duty| duty.name()).collect();
+    let presence = presence(gateway.duties.holder());
+    let names: Vec<String> = duties.map(|duty| duty.name()).chain([presence]).collect();
+    let mut known = false;
     loop {
         let asked = Instant::now();
         match gateway.store.take_duties(&names, gateway.duties.holder(), TERM).await {
-            Ok(fences) => gateway.duties.learn(fences, asked),
+            Ok(fences) => {
+                gateway.duties.learn(fences, asked);
+                if !known {
+                    // Before its presence was known it could claim nothing.
+                    known = true;
+                    [Wake::Delivery, Wake::Notice, Wake::Inbox, Wake::Look, Wake::Job].into_iter().for_each(|wake| gateway.signal(wake));
+                }
+            }
             // What was held is held until its term is over.
             Err(error) => tracing::warn!(%error, "duties could not be renewed"),
         }

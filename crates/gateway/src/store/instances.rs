@@ -16,8 +16,12 @@ use super::apply::Applied;
 use super::rows::Found;
 use super::{Commit, Engine, Store};
 
-/// How long a claimed row is left alone. Longer than any one try takes.
+/// How long a claimed row is left alone, as long as the process that claimed it is there. Longer than
+/// any one try takes.
 const CLAIM: Span = Span::from_secs(120);
+
+/// How long a process that is gone is remembered.
+const GONE: Span = Span::from_secs(86_400);
 
 /// Now, by the database's clock, in milliseconds.
 const NOW: &str = "CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000 AS BIGINT)";
@@ -59,6 +63,23 @@ impl Queue {
 /// milliseconds.
 const CLOCKS_DIFFER: i64 = 2_000;
 
+/// The duty that a process alone has: to be there. What it claimed is free once it is not renewed.
+#[must_use]
+pub fn presence(holder: &str) -> String {
+    format!("{PRESENCE}{holder}")
+}
+
+/// What stands before the holder in the name of a presence.
+const PRESENCE: &str = "process ";
+
+/// What is true of a row that nobody who is there has claimed. `row` is what stands before its columns.
+fn unclaimed(row: &str) -> String {
+    format!(
+        "({row}claimed_until IS NULL OR {row}claimed_until < {NOW} OR NOT EXISTS (SELECT 1 FROM duties d \
+         WHERE d.name = '{PRESENCE}' || {row}claimed_by AND d.held_until >= {NOW}))"
+    )
+}
+
 impl Store {
     /// Whether other processes may work on this database.
     #[must_use]
@@ -84,23 +105,35 @@ impl Store {
         rows.iter().map(|row| Ok(Fence { duty: row.try_get("name")?, number: row.try_get("fence")? })).collect()
     }
 
-    /// Gives up every duty of this holder, so that another can take it at once.
+    /// Gives up every duty of this holder, and with its presence what it has claimed, so that others can
+    /// take all of it at once.
     pub async fn leave_duties(&self, holder: &str) -> Found<()> {
+        sqlx::query("DELETE FROM duties WHERE name = $1").bind(presence(holder)).execute(&self.readers).await?;
         sqlx::query("UPDATE duties SET held_until = 0 WHERE holder = $1").bind(holder).execute(&self.readers).await?;
         Ok(())
     }
 
-    /// Claims those of these rows that wait and that nobody else has claimed, and says which. Where no
-    /// other process can be, all of them.
+    /// Forgets the processes that are long gone.
+    pub(super) async fn forget_processes(&self) -> Found<()> {
+        if self.is_shared() {
+            let sql = format!("DELETE FROM duties WHERE name LIKE '{PRESENCE}%' AND held_until < {NOW} - {}", GONE.millis());
+            sqlx::query(sqlx::AssertSqlSafe(sql)).execute(&self.readers).await?;
+        }
+        Ok(())
+    }
+
+    /// Claims those of these rows that wait and that nobody else has claimed, and says which: none, as
+    /// long as the presence of this process is not known. Where no other process can be, all of them.
     pub async fn claim(&self, queue: Queue, ids: &[String], holder: &str) -> Found<HashSet<String>> {
         if !self.is_shared() || ids.is_empty() {
             return Ok(ids.iter().cloned().collect());
         }
-        let (table, waits) = (queue.table(), queue.waits());
+        let (table, waits, unclaimed) = (queue.table(), queue.waits(), unclaimed(""));
         let places: Vec<String> = (0..ids.len()).map(|index| format!("${}", index.saturating_add(2))).collect();
         let sql = format!(
             "UPDATE {table} SET claimed_by = $1, claimed_until = {NOW} + {} WHERE id IN (SELECT id FROM {table} WHERE id IN ({}) AND {waits} \
-             AND (claimed_until IS NULL OR claimed_until < {NOW}) FOR UPDATE SKIP LOCKED) RETURNING id",
+             AND {unclaimed} AND EXISTS (SELECT 1 FROM duties p WHERE p.name = '{PRESENCE}' || $1 AND p.held_until >= {NOW}) \
+             FOR UPDATE SKIP LOCKED) RETURNING id",
             CLAIM.millis(),
             places.join(", ")
         );
@@ -112,8 +145,9 @@ impl Store {
 
 /// Leaves out the deliveries that another process works on. The claim itself decides; this spares
 /// asking for what would not be given.
-pub(super) const UNCLAIMED: &str =
-    " AND (w.claimed_until IS NULL OR w.claimed_until < CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000 AS BIGINT))";
+pub(super) fn unclaimed_deliveries() -> String {
+    format!(" AND {}", unclaimed("w."))
+}
 
 /// The text that a claim has in the database: of none, nothing.
 pub(super) fn claim_text(claim: Option<&str>) -> &str {

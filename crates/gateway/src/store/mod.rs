@@ -48,7 +48,7 @@ pub use channel::{Listener, TEXT_BYTES_MAX};
 pub use events::{AttemptRow, DeliveryFilter, DeliveryRow, EventFilter};
 pub use fuse::{Fuse, Side};
 pub use inbox::{InboxFilter, InboxRow, NewInbox, Outcome};
-pub use instances::Queue;
+pub use instances::{Queue, presence};
 pub use leaving::{LEAVE_ROWS, Leaving};
 pub use moving::{Moved, Place, move_over};
 pub use notices::{EventCount, NoticeFilter, NoticeRow, TellingRow, TemplateRow};
@@ -291,6 +291,7 @@ impl Store {
         let month_ago = now.millis().saturating_sub(30 * DAY);
         sqlx::query("DELETE FROM webhook_inbox WHERE received_at < $1").bind(month_ago).execute(&self.readers).await?;
         sqlx::query("DELETE FROM commits WHERE at < $1").bind(day_ago).execute(&self.readers).await?;
+        self.forget_processes().await?;
         self.forget_credentials(now).await
     }
 

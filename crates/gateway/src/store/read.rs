@@ -16,7 +16,7 @@ use tidegate_rules::wallet::{WalletKind, WalletStatus};
 
 use super::apply::height;
 use super::events::state;
-use super::instances::UNCLAIMED;
+use super::instances::unclaimed_deliveries;
 use super::rows::{
     DueDelivery, EventRow, Found, KeptAnswerRow, NetworkRow, OrderRow, TransferRow, WalletCount, WalletRow, address, depth_of, event,
     lease, named, network, number, number_some, order_row, parse, parse_some, time, time_some, transfer, wallet,
@@ -625,7 +625,7 @@ impl Store {
         query.and("w.due_at <= ?", Some(Arg::Number(now.millis())));
         query.sql.push_str(" AND w.status = 'due'");
         if self.is_shared() {
-            query.sql.push_str(UNCLAIMED);
+            query.sql.push_str(&unclaimed_deliveries());
         }
         if !busy.is_empty() {
             let placeholders: Vec<String> = busy

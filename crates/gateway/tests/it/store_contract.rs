@@ -16,7 +16,7 @@ use sqlx::{AssertSqlSafe, Connection as _, Row as _};
 use tidegate::clock::id_bytes;
 use tidegate::store::{
     AlertFilter, AuditFilter, Commit, DeliveryFilter, Engine, EventFilter, JobRow, JobStatus, Leaving, Migrate, NoticeFilter, OrderFilter,
-    OrderRow, Queue, Store, StoreError, TransferRow, WalletFilter,
+    OrderRow, Queue, Store, StoreError, TransferRow, WalletFilter, presence,
 };
 use tidegate_rules::alert::{AlertKind, AlertStatus};
 use tidegate_rules::amount::{Amount, Raw};
@@ -1958,6 +1958,12 @@ async fn a_row_of_a_queue_is_claimed_by_one(ground: Ground) {
     done(&store, Changes { events: events.clone(), ..Changes::default() }).await;
     let ids: Vec<String> = events.iter().map(|event| event.delivery.clone().unwrap().0.to_string()).collect();
 
+    if store.is_shared() {
+        assert!(store.claim(Queue::Deliveries, &ids, "nobody").await.unwrap().is_empty(), "whoever claims has to be there");
+        for name in ["process 0", "process 1", "process 2", "process 3", "another"] {
+            store.take_duties(&[presence(name)], name, Span::from_secs(600)).await.unwrap();
+        }
+    }
     let claims = (0..4).map(|number| {
         let (store, ids) = (store.clone(), ids.clone());
         tokio::spawn(async move { store.claim(Queue::Deliveries, &ids, &format!("process {number}")).await.unwrap() })
@@ -1995,9 +2001,13 @@ async fn a_row_of_a_queue_is_claimed_by_one(ground: Ground) {
     assert_eq!(status().await, ["delivered"]);
     assert!(store.claim(Queue::Deliveries, &ids[..1], "another").await.unwrap().is_empty(), "it does not wait any more");
 
-    // A claim ends by itself, for the sake of those whose process ended.
+    // A claim ends with the presence of its process, and by itself.
+    let (gone, left) = ((owner + 1) % 4, ids.len() - 1);
+    store.leave_duties(&format!("process {gone}")).await.unwrap();
+    assert_eq!(store.due_deliveries(at(0), &[], 100).await.unwrap().len(), claimed[gone].len());
+    assert_eq!(store.claim(Queue::Deliveries, &ids, "another").await.unwrap(), claimed[gone]);
     ground.look("UPDATE payment_webhooks SET claimed_until = 0 RETURNING id").await;
-    assert_eq!(store.claim(Queue::Deliveries, &ids, "another").await.unwrap().len(), ids.len() - 1);
+    assert_eq!(store.claim(Queue::Deliveries, &ids, "another").await.unwrap().len(), left);
 }
 
 #[tokio::test(flavor = "multi_thread")]
