@@ -345,6 +345,11 @@ fn make_private(url: &str) {
 
 /// What every connection needs: full durability for money, and patience instead of errors.
 async fn prepare(engine: Engine, connection: &mut AnyConnection) -> Result<(), sqlx::Error> {
+    if engine == Engine::Postgres {
+        // A process that stands still in the middle of a transaction must not keep its locks: another
+        // waits for them to take its duties over (ADR 0015).
+        connection.execute("SET idle_in_transaction_session_timeout = '10s'").await?;
+    }
     if engine == Engine::Sqlite {
         connection
             .execute("PRAGMA busy_timeout = 10000; PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA wal_autocheckpoint = 64000; PRAGMA cache_size = -8192; PRAGMA temp_store = MEMORY")

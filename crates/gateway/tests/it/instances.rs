@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use futures_util::future::{join, join_all};
 use serde_json::json;
+use sqlx::{Connection as _, Executor as _};
 use tokio::time::Instant;
 
 use crate::gateway::{Gateway, NETWORK, Settings};
@@ -142,6 +143,37 @@ async fn a_follower_that_was_paused_writes_nothing_when_it_comes_back() {
         shop.events(order, &["order.pending", "order.confirming?", "order.paid"]).await;
     }
     assert_eq!(leader(&[&shop.gateway, &second]).await, 1);
+}
+
+#[tokio::test]
+async fn a_follower_that_is_paused_in_the_middle_of_a_commit_holds_nobody_up() {
+    let shop = Shop::open_with(on_postgres).await;
+    let second = shop.home.serve().await;
+    second.ready().await;
+    assert_eq!(leader(&[&shop.gateway, &second]).await, 0);
+    let order = shop.order("5").await;
+    // Commits go as far as the note of their id, which is the last thing before the end.
+    let url = &shop.home.database_url;
+    sqlx::any::install_default_drivers();
+    let mut keeper = sqlx::AnyConnection::connect(url).await.unwrap();
+    keeper.execute("BEGIN; LOCK TABLE commits IN ACCESS EXCLUSIVE MODE").await.unwrap();
+    shop.pay(&order, "5").await;
+    let waiting = "SELECT count(*) FROM pg_locks d JOIN pg_locks c ON c.pid = d.pid WHERE d.relation = 'duties'::regclass \
+                   AND d.mode = 'RowShareLock' AND d.granted AND c.relation = 'commits'::regclass AND NOT c.granted";
+    eventually("the follower is in the middle of a commit", async || match postgres::query(url, waiting).as_str() {
+        "0" => Err("not yet"),
+        _ => Ok(()),
+    })
+    .await;
+    shop.gateway.process.pause();
+    keeper.execute("ROLLBACK").await.unwrap();
+    // Now it holds the fence of its duty, and does not go on.
+    shop.anvil.mine(3).await;
+    is(&second, &shop.key, &order, "paid").await;
+    shop.gateway.process.go_on();
+    is(&shop.gateway, &shop.key, &order, "paid").await;
+    assert_eq!(leader(&[&shop.gateway, &second]).await, 1);
+    shop.events(&order, &["order.pending", "order.confirming?", "order.paid"]).await;
 }
 
 #[tokio::test]
