@@ -343,12 +343,14 @@ fn make_private(url: &str) {
     let _ = std::fs::File::options().create_new(true).write(true).mode(0o600).open(path);
 }
 
+/// How long a transaction may stand still. A process that does so in the middle of one must not keep
+/// its locks: another waits for them to take its duties over (ADR 0015).
+const IDLE_MAX: &str = "SET idle_in_transaction_session_timeout = '10s'";
+
 /// What every connection needs: full durability for money, and patience instead of errors.
 async fn prepare(engine: Engine, connection: &mut AnyConnection) -> Result<(), sqlx::Error> {
     if engine == Engine::Postgres {
-        // A process that stands still in the middle of a transaction must not keep its locks: another
-        // waits for them to take its duties over (ADR 0015).
-        connection.execute("SET idle_in_transaction_session_timeout = '10s'").await?;
+        connection.execute(IDLE_MAX).await?;
     }
     if engine == Engine::Sqlite {
         connection

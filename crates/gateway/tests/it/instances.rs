@@ -127,7 +127,6 @@ async fn a_follower_that_was_paused_writes_nothing_when_it_comes_back() {
     shop.anvil.mine(4).await;
     is(&second, &shop.key, &before, "paid").await;
     is(&second, &shop.key, &during, "paid").await;
-    // Meanwhile the chain was rewritten for the one and not for the other: it must not matter.
     shop.gateway.process.go_on();
     eventually_within(TAKE_OVER_MAX, "the first has noticed", async || {
         let output = shop.gateway.process.output();
