@@ -98,17 +98,16 @@ pub struct App {
 
 /// Every call of the gateway.
 fn router(app: App) -> Router {
-    let (api, document) = docs::routes();
     let (gateway, guarded) = (Arc::clone(&app.gateway), app.clone());
     Router::new()
-        .merge(api)
+        .merge(docs::routes())
         .merge(health::routes())
         .merge(pay::routes())
         .merge(hand_in::routes())
         .merge(hooks::routes())
         .merge(metrics::routes())
         .with_state(app)
-        .merge(docs::pages(document))
+        .merge(docs::pages())
         .fallback(|| async { Problem::not_found("page or call") })
         .method_not_allowed_fallback(|| async {
             Problem::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "this call exists with another method; see the Allow header")
