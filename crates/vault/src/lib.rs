@@ -18,7 +18,7 @@
 //! configuration. Wiping covers everything stored here; short-lived copies that the compiler makes
 //! on the stack are beyond its reach.
 //!
-//! The files, in the order to audit them: `entropy`, `master`, `subkey` (one key becomes many),
+//! The files, in the order to audit them: `entropy`, `master`, `stretch` (Argon2id), `subkey` (one key becomes many),
 //! `seal` (other secrets), `backup` (streams), `wallet` (keys, addresses, tags), `words` and `hd`
 //! (seeds, and the wallets that come from them), `xpub` (accounts whose keys are elsewhere), `sign`
 //! (what may be signed), and the two forms of a transaction, `evm` and `tron`. This crate has no clock, no file, no network and
@@ -37,6 +37,7 @@ mod hd;
 mod master;
 mod seal;
 mod sign;
+mod stretch;
 mod subkey;
 mod tron;
 mod wallet;
@@ -50,6 +51,7 @@ pub use hd::{Branch, Coin, DeriveError, PublicBranch, SealedSeed};
 pub use master::{MasterKey, MasterKeyError, Salt, SaltError};
 pub use seal::{Binding, OpenError, Sealed, key_id_of};
 pub use sign::{Action, ChainId, Purpose, Refusal, SealedDestination, SignedTransaction, UnsignedTransaction};
+pub use stretch::{Cost, StretchError, stretch};
 pub use subkey::{UnlockError, Vault};
 pub use wallet::{InvalidKey, KeySource, NewWallet, SealedKey, VerifyError, Wallet};
 pub use words::{InvalidWords, Words};

@@ -8,21 +8,16 @@
 //! Argon2id is there for the operator whose key is worse than it looks; the labels are the format
 //! and never change.
 
-use argon2::{Algorithm, Argon2, Params, Version};
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 use subtle::ConstantTimeEq;
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
 use crate::master::{MasterKey, Salt};
+use crate::stretch::{Cost, stretch};
 
 /// The version that every text of the vault starts with. A new format gets a new one.
 pub(crate) const VERSION: &str = "v1";
-
-/// The OWASP baseline for Argon2id: 19 MiB, two passes, one lane. Costs a start some tens of milliseconds.
-const ARGON2_MEMORY_KIB: u32 = 19_456;
-const ARGON2_PASSES: u32 = 2;
-const ARGON2_LANES: u32 = 1;
 
 /// Bytes that name a generation of the master key.
 const KEY_ID_BYTES: usize = 4;
@@ -65,11 +60,8 @@ impl Vault {
     /// # Errors
     /// [`UnlockError`] when memory is short.
     pub fn unlock(master: &MasterKey, salt: &Salt) -> Result<Self, UnlockError> {
-        let params = Params::new(ARGON2_MEMORY_KIB, ARGON2_PASSES, ARGON2_LANES, Some(32)).map_err(|_| UnlockError)?;
         let mut root = Subkey(Box::new([0; 32]));
-        Argon2::new(Algorithm::Argon2id, Version::V0x13, params)
-            .hash_password_into(master.bytes(), salt.bytes(), root.0.as_mut_slice())
-            .map_err(|_| UnlockError)?;
+        stretch(master.bytes(), salt.bytes(), Cost::BASELINE, root.0.as_mut_slice()).map_err(|_| UnlockError)?;
         let id = root.mac(b"tidegate/v1/key-id");
         Ok(Self {
             key_id: id.iter().take(KEY_ID_BYTES).map(|byte| format!("{byte:02x}")).collect(),

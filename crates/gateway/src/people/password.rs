@@ -1,13 +1,12 @@
 //! Passwords: Argon2id, slow on purpose, and never many at once. Each takes 19 MiB while it lasts,
 //! so a burst of log-ins waits in line, and what is too much is told to come again.
 
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use argon2::{Algorithm, Argon2, Block, Params, Version};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD_NO_PAD as BASE64;
 use subtle::ConstantTimeEq as _;
+use tidegate_vault::{Cost, stretch};
 use tokio::sync::Semaphore;
 use zeroize::Zeroizing;
 
@@ -21,10 +20,8 @@ pub const CHARS_MIN: usize = 12;
 /// The most bytes of a password.
 pub const BYTES_MAX: usize = 1_024;
 
-/// The OWASP baseline for Argon2id: 19 MiB, two passes, one lane.
-const MEMORY_KIB: u32 = 19_456;
-const PASSES: u32 = 2;
-const LANES: u32 = 1;
+/// What a password costs that is hashed now.
+const COST: Cost = Cost::BASELINE;
 
 const SALT_BYTES: usize = 16;
 const HASH_BYTES: usize = 32;
@@ -37,11 +34,6 @@ const WAIT_MAX: Duration = Duration::from_secs(5);
 
 /// Places for hashing: they bound this process's memory, so they are the process's.
 static PLACES: Semaphore = Semaphore::const_new(AT_ONCE_MAX);
-
-/// The memory of places that are free. It is used again: given back to the allocator, blocks of this
-/// size and alignment pile up (glibc before 2.38 finds none of them again). What is left in it tells
-/// no more than the hash does.
-static MEMORY: Mutex<Vec<Vec<Block>>> = Mutex::new(Vec::new());
 
 /// Whether a password may be chosen.
 ///
@@ -75,7 +67,7 @@ pub fn generate() -> SecretText {
 /// 503 `busy` when too many are hashed already.
 pub async fn hash(password: SecretText) -> Result<String, Problem> {
     let salt = clock::random::<SALT_BYTES>();
-    let made = in_turn(move || derive(&password, &salt, &Cost::NOW).map(|hash| text(&salt, &hash))).await?;
+    let made = in_turn(move || derive(&password, &salt, COST).map(|hash| text(&salt, &hash))).await?;
     made.ok_or_else(Problem::internal)
 }
 
@@ -89,8 +81,8 @@ pub async fn fits(password: SecretText, stored: Option<SecretText>) -> Result<bo
     }
     in_turn(move || {
         let known = stored.as_ref().and_then(|stored| read(stored.expose()));
-        let (salt, expected, cost) = known.unwrap_or_else(|| (vec![0; SALT_BYTES], vec![0; HASH_BYTES], Cost::NOW));
-        let found = derive(&password, &salt, &cost);
+        let (salt, expected, cost) = known.unwrap_or_else(|| (vec![0; SALT_BYTES], vec![0; HASH_BYTES], COST));
+        let found = derive(&password, &salt, cost);
         stored.is_some() && found.is_some_and(|found| found.as_slice().ct_eq(&expected).into())
     })
     .await
@@ -108,37 +100,15 @@ async fn in_turn<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -
     })
 }
 
-/// What a hash costs.
-struct Cost {
-    memory_kib: u32,
-    passes: u32,
-    lanes: u32,
-}
-
-impl Cost {
-    const NOW: Self = Self { memory_kib: MEMORY_KIB, passes: PASSES, lanes: LANES };
-}
-
-fn derive(password: &SecretText, salt: &[u8], cost: &Cost) -> Option<Zeroizing<[u8; HASH_BYTES]>> {
-    let params = Params::new(cost.memory_kib, cost.passes, cost.lanes, Some(HASH_BYTES)).ok()?;
-    let free = || MEMORY.lock().unwrap_or_else(PoisonError::into_inner);
-    let mut memory = free().pop().unwrap_or_default();
-    let blocks = params.block_count().max(memory.len());
-    memory.resize(blocks, Block::default());
+fn derive(password: &SecretText, salt: &[u8], cost: Cost) -> Option<Zeroizing<[u8; HASH_BYTES]>> {
     let mut hash = Zeroizing::new([0; HASH_BYTES]);
-    let done = Argon2::new(Algorithm::Argon2id, Version::V0x13, params).hash_password_into_with_memory(
-        password.expose().as_bytes(),
-        salt,
-        hash.as_mut_slice(),
-        memory.as_mut_slice(),
-    );
-    free().push(memory);
-    done.ok().map(|()| hash)
+    stretch(password.expose().as_bytes(), salt, cost, hash.as_mut_slice()).ok().map(|()| hash)
 }
 
 /// The form that everybody uses for Argon2.
 fn text(salt: &[u8], hash: &[u8; HASH_BYTES]) -> String {
-    format!("$argon2id$v=19$m={MEMORY_KIB},t={PASSES},p={LANES}${}${}", BASE64.encode(salt), BASE64.encode(hash))
+    let Cost { memory_kib, passes, lanes } = COST;
+    format!("$argon2id$v=19$m={memory_kib},t={passes},p={lanes}${}${}", BASE64.encode(salt), BASE64.encode(hash))
 }
 
 /// Salt, hash and cost of such a text. One that costs more than a few of ours is not believed.
@@ -151,9 +121,9 @@ fn read(text: &str) -> Option<(Vec<u8>, Vec<u8>, Cost)> {
         (1..=most).contains(&found).then_some(found)
     };
     let cost = Cost {
-        memory_kib: number("m=", MEMORY_KIB.saturating_mul(FACTOR_MAX))?,
-        passes: number("t=", PASSES.saturating_mul(FACTOR_MAX))?,
-        lanes: number("p=", LANES.saturating_mul(FACTOR_MAX))?,
+        memory_kib: number("m=", COST.memory_kib.saturating_mul(FACTOR_MAX))?,
+        passes: number("t=", COST.passes.saturating_mul(FACTOR_MAX))?,
+        lanes: number("p=", COST.lanes.saturating_mul(FACTOR_MAX))?,
     };
     let (salt, hash) = (BASE64.decode(parts.next()?).ok()?, BASE64.decode(parts.next()?).ok()?);
     (parts.next().is_none() && hash.len() == HASH_BYTES).then_some((salt, hash, cost))
