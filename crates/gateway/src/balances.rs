@@ -18,12 +18,13 @@ use tidegate_rules::changes::{Changes, NewAlert, NewBalance};
 use tidegate_rules::id::{JobId, WalletId};
 use tidegate_rules::time::{Span, Time};
 use tidegate_rules::wallet::WalletKind;
-use tokio::sync::{broadcast, watch};
+use tokio::sync::watch;
 
 use crate::clock;
 use crate::duties::Duty;
 use crate::gateway::{Gateway, NetworkPart, Wake};
 use crate::problem::Problem;
+use crate::signals::heard;
 use crate::store::{BalanceRow, JobRow, JobStatus, WalletRow};
 
 /// Calls for balances that are under way at once.
@@ -343,19 +344,8 @@ pub async fn run_jobs(gateway: Arc<Gateway>, mut stop: watch::Receiver<bool>) {
         }
         tokio::select! {
             () = tokio::time::sleep(JOBS_LOOK) => {}
-            () = told_of_job(&mut signals) => {}
+            () = heard(&mut signals, |wake| *wake == Wake::Job) => {}
             _ = stop.wait_for(|stop| *stop) => return,
-        }
-    }
-}
-
-/// Waits until somebody says that there is a job.
-async fn told_of_job(signals: &mut broadcast::Receiver<Wake>) {
-    loop {
-        match signals.recv().await {
-            Ok(Wake::Job) | Err(broadcast::error::RecvError::Lagged(_)) => return,
-            Ok(_) => {}
-            Err(broadcast::error::RecvError::Closed) => std::future::pending().await,
         }
     }
 }

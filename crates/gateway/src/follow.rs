@@ -36,9 +36,10 @@ use self::aim::{Aim, Look};
 use crate::clock;
 use crate::config::StartBlock;
 use crate::duties::Duty;
-use crate::gateway::{Gateway, NetworkPart, Wake, told_to_look};
+use crate::gateway::{Gateway, NetworkPart, Wake};
 use crate::metrics::Told;
 use crate::orders::mark;
+use crate::signals::heard;
 use crate::start;
 use crate::store::{Commit, NetworkRow, OrderRow, StoreError, WalletRow, marks};
 
@@ -156,7 +157,7 @@ pub async fn run(gateway: Arc<Gateway>, part: Arc<NetworkPart>, mut stop: watch:
         tokio::select! {
             () = tokio::time::sleep(pause) => {}
             // Somebody knows of a block; after a failure the pause is kept all the same.
-            () = told_to_look(&mut signals), if failures == 0 => follower.told = true,
+            () = heard(&mut signals, |wake| *wake == Wake::Look), if failures == 0 => follower.told = true,
             _ = stop.wait_for(|stop| *stop) => return,
         }
     }

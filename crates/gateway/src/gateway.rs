@@ -463,17 +463,6 @@ impl Gateway {
     }
 }
 
-/// Waits until somebody says that a chain may have a block that was not read yet.
-pub async fn told_to_look(signals: &mut broadcast::Receiver<Wake>) {
-    loop {
-        match signals.recv().await {
-            Ok(Wake::Look) | Err(broadcast::error::RecvError::Lagged(_)) => return,
-            Ok(_) => {}
-            Err(broadcast::error::RecvError::Closed) => std::future::pending().await,
-        }
-    }
-}
-
 /// Checks every key and the audit log: a while after the start, then daily.
 async fn keep_safe(gateway: Arc<Gateway>, mut stop: watch::Receiver<bool>) {
     let mut wait = safe::FIRST_CHECK;

@@ -18,7 +18,8 @@ use tidegate_rules::time::{Span, Time};
 use tokio::sync::watch;
 
 use crate::clock;
-use crate::gateway::{Gateway, Wake, told_to_look};
+use crate::gateway::{Gateway, Wake};
+use crate::signals::heard;
 use crate::store::{HintRow, Queue};
 use crate::transactions::{self, Standing};
 
@@ -148,7 +149,7 @@ pub async fn run(gateway: Arc<Gateway>, mut stop: watch::Receiver<bool>) {
         }
         tokio::select! {
             () = tokio::time::sleep(LOOK_AGAIN) => {}
-            () = told_to_look(&mut signals) => {}
+            () = heard(&mut signals, |wake| *wake == Wake::Look) => {}
             _ = stop.wait_for(|stop| *stop) => return,
         }
     }

@@ -11,12 +11,13 @@ use std::time::Duration;
 use tidegate_rules::block::Hash;
 use tidegate_rules::id::{InboxId, OrderId};
 use tidegate_rules::time::Time;
-use tokio::sync::{broadcast, watch};
+use tokio::sync::watch;
 
 use crate::clock;
 use crate::config::PaymentWebhook;
 use crate::gateway::{Gateway, Wake};
 use crate::providers::Verified;
+use crate::signals::heard;
 use crate::store::{InboxRow, NewInbox, Outcome, Queue, StoreError};
 
 /// How much of a message is kept, in bytes.
@@ -68,18 +69,8 @@ pub async fn run(gateway: Arc<Gateway>, mut stop: watch::Receiver<bool>) {
         }
         tokio::select! {
             () = tokio::time::sleep(LOOK_AGAIN) => {}
-            () = a_message_came(&mut signals) => {}
+            () = heard(&mut signals, |wake| *wake == Wake::Inbox) => {}
             _ = stop.wait_for(|stop| *stop) => return,
-        }
-    }
-}
-
-async fn a_message_came(signals: &mut broadcast::Receiver<Wake>) {
-    loop {
-        match signals.recv().await {
-            Ok(Wake::Inbox) | Err(broadcast::error::RecvError::Lagged(_)) => return,
-            Ok(_) => {}
-            Err(broadcast::error::RecvError::Closed) => std::future::pending().await,
         }
     }
 }

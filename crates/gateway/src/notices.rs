@@ -22,7 +22,7 @@ use tidegate_rules::changes::{Changes, NewNotice, Told, ToldMark};
 use tidegate_rules::id::NoticeId;
 use tidegate_rules::notification::{About, Channel, Digest, Language, NEWS_MAX, Topic, digest_due};
 use tidegate_rules::time::Time;
-use tokio::sync::{broadcast, watch};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use self::template::{Template, Values};
@@ -30,6 +30,7 @@ use self::values::Period;
 use crate::clock;
 use crate::config::{Config, Notifications, mailbox, phone};
 use crate::gateway::{Gateway, Wake};
+use crate::signals::heard;
 use crate::store::{Commit, Store, StoreError, TellingRow};
 
 /// Events read at once.
@@ -72,19 +73,8 @@ async fn tell(gateway: Arc<Gateway>, mut stop: watch::Receiver<bool>) {
         }
         tokio::select! {
             () = tokio::time::sleep(LOOK_AGAIN) => {}
-            () = async { something_happened(&mut signals).await; tokio::time::sleep(REST).await } => {}
+            () = async { heard(&mut signals, |wake| matches!(wake, Wake::Delivery | Wake::Order(_))).await; tokio::time::sleep(REST).await } => {}
             _ = stop.wait_for(|stop| *stop) => return,
-        }
-    }
-}
-
-/// Waits until somebody says that there may be an event.
-async fn something_happened(signals: &mut broadcast::Receiver<Wake>) {
-    loop {
-        match signals.recv().await {
-            Ok(Wake::Delivery | Wake::Order(_)) | Err(broadcast::error::RecvError::Lagged(_)) => return,
-            Ok(_) => {}
-            Err(broadcast::error::RecvError::Closed) => std::future::pending().await,
         }
     }
 }

@@ -18,7 +18,7 @@ use tidegate_rules::changes::{Changes, DeliveryChange, DeliveryState};
 use tidegate_rules::id::{DeliveryId, EndpointId, EventId, Subject};
 use tidegate_rules::notify::{next_try, secret_bytes, signature, test_body};
 use tidegate_rules::time::{Span, Time};
-use tokio::sync::{broadcast, watch};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tracing::Instrument as _;
 use zeroize::Zeroizing;
@@ -26,6 +26,7 @@ use zeroize::Zeroizing;
 use crate::clock;
 use crate::gateway::{Gateway, Wake};
 use crate::outcome;
+use crate::signals::heard;
 use crate::store::{DueDelivery, EndpointRow, Queue, REMOVED, StoreError};
 
 /// How long a receiver may take to answer.
@@ -49,6 +50,10 @@ const READ_MAX: i64 = 256;
 /// How long to wait at most before looking again without a signal.
 const LOOK_AGAIN: Span = Span::from_secs(5);
 
+/// How long after a look that found nothing to start a signal is heeded. Most events are sent to nobody,
+/// and a shop that makes many orders must not have the outbox read for each.
+const QUIET: Duration = Duration::from_millis(5);
+
 /// Delivers until `stop` says so; what is under way then is finished or left to the next start.
 pub async fn run(gateway: Arc<Gateway>, mut stop: watch::Receiver<bool>) {
     let client = match client(gateway.config.webhooks.allow_private_targets) {
@@ -61,29 +66,24 @@ pub async fn run(gateway: Arc<Gateway>, mut stop: watch::Receiver<bool>) {
     let mut signals = gateway.listen();
     let mut under_way = UnderWay::default();
     loop {
-        let pause = match start_due(&gateway, &client, &mut under_way).await {
-            Ok(pause) => pause,
+        let (started, pause) = match start_due(&gateway, &client, &mut under_way).await {
+            Ok(looked) => looked,
             Err(error) => {
                 tracing::warn!(%error, "due webhooks could not be read");
-                LOOK_AGAIN
+                (0, LOOK_AGAIN)
             }
+        };
+        let signal = async {
+            if started == 0 {
+                tokio::time::sleep(QUIET).await;
+            }
+            heard(&mut signals, |wake| *wake == Wake::Delivery).await;
         };
         tokio::select! {
             () = tokio::time::sleep(pause.to_std()) => {}
-            () = delivery_signal(&mut signals) => {}
+            () = signal => {}
             Some(ended) = under_way.tasks.join_next(), if !under_way.tasks.is_empty() => under_way.ended(ended.ok()),
             _ = stop.wait_for(|stop| *stop) => return,
-        }
-    }
-}
-
-/// Waits until somebody says that a delivery may be due.
-async fn delivery_signal(signals: &mut broadcast::Receiver<Wake>) {
-    loop {
-        match signals.recv().await {
-            Ok(Wake::Delivery) | Err(broadcast::error::RecvError::Lagged(_)) => return,
-            Ok(_) => {}
-            Err(broadcast::error::RecvError::Closed) => std::future::pending().await,
         }
     }
 }
@@ -130,15 +130,15 @@ impl UnderWay {
     }
 }
 
-/// Starts what is due and has a place, and says how long to wait for the next.
-async fn start_due(gateway: &Arc<Gateway>, client: &reqwest::Client, under_way: &mut UnderWay) -> Result<Span, StoreError> {
+/// Starts what is due and has a place: how many that were, and how long to wait for the next.
+async fn start_due(gateway: &Arc<Gateway>, client: &reqwest::Client, under_way: &mut UnderWay) -> Result<(usize, Span), StoreError> {
     while let Some(ended) = under_way.tasks.try_join_next() {
         under_way.ended(ended.ok());
     }
     let now = clock::now();
     let room = AT_ONCE_MAX.saturating_sub(under_way.tasks.len());
     if room == 0 {
-        return Ok(LOOK_AGAIN);
+        return Ok((0, LOOK_AGAIN));
     }
     // Those under way are still due in the store: read as many more.
     let under_way_count = i64::try_from(under_way.ids.len()).unwrap_or(i64::MAX);
@@ -159,6 +159,7 @@ async fn start_due(gateway: &Arc<Gateway>, client: &reqwest::Client, under_way: 
     let claimed = gateway.store.claim(Queue::Deliveries, &ids, gateway.duties.holder()).await.inspect_err(|_| {
         starting.iter().for_each(|delivery| under_way.ended(Some(Place::of(delivery))));
     })?;
+    let started = claimed.len();
     for delivery in starting {
         if !claimed.contains(&delivery.id.to_string()) {
             under_way.ended(Some(Place::of(&delivery)));
@@ -177,7 +178,7 @@ async fn start_due(gateway: &Arc<Gateway>, client: &reqwest::Client, under_way: 
     let next = gateway.store.next_delivery_at().await?;
     let until_next = next.map_or(LOOK_AGAIN, |next| next.since(now));
     // What is due now and not started waits for a place: a task that ends wakes us.
-    Ok(if until_next == Span::ZERO { LOOK_AGAIN } else { until_next.min(LOOK_AGAIN) })
+    Ok((started, if until_next == Span::ZERO { LOOK_AGAIN } else { until_next.min(LOOK_AGAIN) }))
 }
 
 /// Makes one try and notes what came of it.

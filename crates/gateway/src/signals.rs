@@ -47,6 +47,19 @@ const REST_MAX: Duration = Duration::from_secs(10);
 /// So many failures to listen, one after the other, are told, once: one may be a server's restart.
 const TOLD_AFTER: u32 = 2;
 
+/// Waits until something is said that is `wanted`, or until more was said than is kept. All that was
+/// said by then counts as heard: whoever waits looks for everything that there is to do.
+pub async fn heard(signals: &mut broadcast::Receiver<Wake>, wanted: fn(&Wake) -> bool) {
+    loop {
+        match signals.recv().await {
+            Ok(wake) if !wanted(&wake) => {}
+            Ok(_) | Err(RecvError::Lagged(_)) => break,
+            Err(RecvError::Closed) => std::future::pending().await,
+        }
+    }
+    while next(signals).is_some() {}
+}
+
 /// The way between processes.
 #[derive(Clone)]
 enum Line {
@@ -204,10 +217,27 @@ fn read(text: &str, own: &str) -> Vec<Wake> {
 
 #[cfg(test)]
 mod tests {
+    use futures_util::FutureExt as _;
     use tidegate_rules::id::OrderId;
     use tidegate_rules::time::Time;
 
     use super::*;
+
+    #[tokio::test]
+    async fn what_is_said_many_times_is_heard_once() {
+        let is_delivery = |wake: &Wake| *wake == Wake::Delivery;
+        let (say, mut signals) = broadcast::channel(4);
+        let others = [Wake::Head, Wake::Look, Wake::Job];
+        others.into_iter().for_each(|wake| drop(say.send(wake)));
+        assert!(heard(&mut signals, is_delivery).now_or_never().is_none(), "nothing was said that is wanted");
+        [Wake::Delivery; 3].into_iter().chain([Wake::Head]).for_each(|wake| drop(say.send(wake)));
+        heard(&mut signals, is_delivery).await;
+        assert!(heard(&mut signals, is_delivery).now_or_never().is_none(), "all three are heard");
+        // More than is kept: what was wanted may have been among it.
+        [Wake::Head; 5].into_iter().for_each(|wake| drop(say.send(wake)));
+        heard(&mut signals, is_delivery).await;
+        assert!(heard(&mut signals, is_delivery).now_or_never().is_none());
+    }
 
     #[test]
     fn another_process_reads_what_one_said() {

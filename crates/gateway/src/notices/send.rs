@@ -8,12 +8,13 @@ use tidegate_rules::alert::AlertKind;
 use tidegate_rules::changes::{Changes, NoticeChange, NoticeState};
 use tidegate_rules::notification::{Audience, Channel, NEWS_MAX, next_try};
 use tidegate_rules::time::{Span, Time};
-use tokio::sync::{broadcast, watch};
+use tokio::sync::watch;
 
 use super::outlets::{Failure, Hope, Letter};
 use crate::clock;
 use crate::gateway::{Gateway, Wake};
 use crate::outcome;
+use crate::signals::heard;
 use crate::store::{NoticeRow, Queue, StoreError};
 
 /// Due messages read at once.
@@ -36,19 +37,8 @@ pub(super) async fn run(gateway: Arc<Gateway>, channel: Channel, mut stop: watch
         };
         tokio::select! {
             () = tokio::time::sleep(pause.to_std()) => {}
-            () = told_of_notice(&mut signals) => {}
+            () = heard(&mut signals, |wake| *wake == Wake::Notice) => {}
             _ = stop.wait_for(|stop| *stop) => return,
-        }
-    }
-}
-
-/// Waits until somebody says that a message may be due.
-async fn told_of_notice(signals: &mut broadcast::Receiver<Wake>) {
-    loop {
-        match signals.recv().await {
-            Ok(Wake::Notice) | Err(broadcast::error::RecvError::Lagged(_)) => return,
-            Ok(_) => {}
-            Err(broadcast::error::RecvError::Closed) => std::future::pending().await,
         }
     }
 }
