@@ -188,7 +188,7 @@ pub(super) async fn write_rows_by<T>(
     let mut rest = rows;
     while let Some(most) = rest.len().checked_ilog2() {
         let (now, later) = rest.split_at_checked(1_usize.checked_shl(most).unwrap_or(1).min(most_rows)).unwrap_or((rest, &[]));
-        let text = text(&placeholders(row, now.len()));
+        let text = text(&placeholders(db.backend_name(), row, now.len()));
         let statement = now.iter().fold(sqlx::query(sqlx::AssertSqlSafe(text)), |statement, row| bind(statement, row));
         written = written.saturating_add(statement.execute(&mut *db).await?.rows_affected());
         rest = later;
@@ -196,8 +196,12 @@ pub(super) async fn write_rows_by<T>(
     Ok(written)
 }
 
-/// `(?, ?)` twice is `($1, $2), ($3, $4)`.
-fn placeholders(row: &str, rows: usize) -> String {
+/// `(?, ?)` twice is `(?, ?), (?, ?)` for SQLite and `($1, $2), ($3, $4)` for PostgreSQL. SQLite would
+/// take numbers too, but the driver looks each of them up among all others.
+fn placeholders(backend: &str, row: &str, rows: usize) -> String {
+    if backend == <sqlx::Sqlite as sqlx::Database>::NAME {
+        return vec![row; rows].join(",");
+    }
     let mut text = String::with_capacity(rows.saturating_mul(row.len()).saturating_mul(4));
     let mut number: u32 = 0;
     for index in 0..rows {
