@@ -531,13 +531,16 @@ impl Config {
         let mut warnings = Vec::new();
 
         let mut section = root.section("database", problems);
+        let url = said("--database-url", flags.database_url)
+            .or_else(|| env.get("DATABASE_URL"))
+            .read(&values::DATABASE_URL, ("url", &mut section), problems)
+            .unwrap_or_else(|| DatabaseUrl::Sqlite(PathBuf::from("./usdt_payments.db")));
+        // Each of SQLite's has a thread and a megabyte, and reads in microseconds.
+        let connections = if matches!(url, DatabaseUrl::Sqlite(_)) { 4 } else { 10 };
         let mut database = Database {
-            url: said("--database-url", flags.database_url)
-                .or_else(|| env.get("DATABASE_URL"))
-                .read(&values::DATABASE_URL, ("url", &mut section), problems)
-                .unwrap_or_else(|| DatabaseUrl::Sqlite(PathBuf::from("./usdt_payments.db"))),
+            url,
             replica: env.get("DATABASE_REPLICA_URL").read(&values::REPLICA_URL, ("replica_url", &mut section), problems),
-            pool_size: section.u32("pool_size", 10, 1..=1_000, problems),
+            pool_size: section.u32("pool_size", connections, 1..=1_000, problems),
             pool_timeout: section.span("pool_timeout", Span::from_secs(5), Span::from_millis(100)..=Span::from_secs(300), problems),
             slow_query: section.span("slow_query", Span::from_secs(1), SLOW, problems),
         };

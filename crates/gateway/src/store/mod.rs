@@ -173,11 +173,14 @@ impl Store {
             (Engine::Sqlite, Migrate::No) if !url.contains('?') => format!("{url}?mode=rw"),
             _ => url.to_owned(),
         };
-        let options: AnyConnectOptions = address.parse().map_err(|error| open_error(engine, &error))?;
+        let options: AnyConnectOptions = address.parse().map_err(|error| open_error(engine, "of DATABASE_URL", &error))?;
         // A statement's text has no values in it: they are bound.
         let options = options.log_statements(LevelFilter::Off).log_slow_statements(LevelFilter::Warn, slow_query);
-        let mut connection = AnyConnection::connect_with(&options).await.map_err(|error| open_error(engine, &error))?;
-        prepare(engine, &mut connection).await.map_err(|error| open_error(engine, &error))?;
+        let mut connection = AnyConnection::connect_with(&options).await.map_err(|error| open_error(engine, "of DATABASE_URL", &error))?;
+        prepare(engine, &mut connection).await.map_err(|error| open_error(engine, "of DATABASE_URL", &error))?;
+        if engine == Engine::Sqlite {
+            connection.execute(WRITER_CACHE).await.map_err(|error| open_error(engine, "of DATABASE_URL", &error))?;
+        }
         if engine == Engine::Sqlite {
             check_sqlite(&mut connection).await?;
         }
@@ -191,7 +194,7 @@ impl Store {
             .after_connect(move |connection, _| Box::pin(async move { prepare(engine, connection).await }))
             .connect_with(options)
             .await
-            .map_err(|error| open_error(engine, &error))?;
+            .map_err(|error| open_error(engine, "of DATABASE_URL", &error))?;
         let writer = match engine {
             Engine::Postgres => None,
             Engine::Sqlite => {
@@ -347,6 +350,10 @@ fn make_private(url: &str) {
 /// its locks: another waits for them to take its duties over (ADR 0015).
 const IDLE_MAX: &str = "SET idle_in_transaction_session_timeout = '10s'";
 
+/// How many KiB of pages SQLite's writer keeps. It is worth it for the writer alone: whatever others
+/// keep is out of date after its next commit, and the kernel has the file in memory anyway.
+const WRITER_CACHE: &str = "PRAGMA cache_size = -8192";
+
 /// What every connection needs: full durability for money, and patience instead of errors.
 async fn prepare(engine: Engine, connection: &mut AnyConnection) -> Result<(), sqlx::Error> {
     if engine == Engine::Postgres {
@@ -354,7 +361,7 @@ async fn prepare(engine: Engine, connection: &mut AnyConnection) -> Result<(), s
     }
     if engine == Engine::Sqlite {
         connection
-            .execute("PRAGMA busy_timeout = 10000; PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA wal_autocheckpoint = 64000; PRAGMA cache_size = -8192; PRAGMA temp_store = MEMORY")
+            .execute("PRAGMA busy_timeout = 10000; PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA wal_autocheckpoint = 64000; PRAGMA cache_size = -1024; PRAGMA temp_store = MEMORY")
             .await?;
     }
     Ok(())
@@ -372,7 +379,8 @@ async fn check_sqlite(connection: &mut AnyConnection) -> Result<(), StoreError> 
     Ok(())
 }
 
-fn open_error(engine: Engine, error: &sqlx::Error) -> StoreError {
+/// `which` follows "the database", for people: where its URL was said, or the URL without what is secret.
+fn open_error(engine: Engine, which: &str, error: &sqlx::Error) -> StoreError {
     // The error of a driver may quote the URL, and the URL may hold a password.
     let what = match error {
         sqlx::Error::Configuration(_) => "the URL does not read as one".to_owned(),
@@ -382,9 +390,9 @@ fn open_error(engine: Engine, error: &sqlx::Error) -> StoreError {
     };
     StoreError::Open(match engine {
         Engine::Sqlite => format!(
-            "could not open the SQLite file of DATABASE_URL: {what}; check that its directory exists and can be written; `tidegate migrate` makes the file"
+            "could not open the SQLite file {which}: {what}; check that its directory exists and can be written; `tidegate migrate` makes the file"
         ),
-        Engine::Postgres => format!("could not open the PostgreSQL database of DATABASE_URL: {what}; check host, name, user and password"),
+        Engine::Postgres => format!("could not open the PostgreSQL database {which}: {what}; check host, name, user and password"),
     })
 }
 

@@ -197,7 +197,8 @@ fn bind(statement: Statement, cell: &Cell) -> Statement {
 
 /// Opens the source so that nobody else can, and refuses one with an old schema.
 async fn take_source(from: Place<'_>) -> Result<AnyConnection, StoreError> {
-    let options: AnyConnectOptions = format!("{}?mode=rw", from.url).parse().map_err(|error| open_error(Engine::Sqlite, &error))?;
+    let options: AnyConnectOptions =
+        format!("{}?mode=rw", from.url).parse().map_err(|error| open_error(Engine::Sqlite, from.shown, &error))?;
     let mut source = AnyConnection::connect_with(&options.disable_statement_logging()).await.map_err(|error| {
         StoreError::Open(format!("could not open {}: {}; expected an SQLite file of Tidegate", from.shown, plain(&error)))
     })?;
@@ -228,7 +229,7 @@ fn plain(error: &sqlx::Error) -> String {
 
 /// Opens the target, brings its schema up to date, and refuses one that somebody else is in.
 async fn take_target(to: Place<'_>) -> Result<AnyConnection, StoreError> {
-    let refused = |error: &sqlx::Error| open_error(Engine::Postgres, error);
+    let refused = |error: &sqlx::Error| open_error(Engine::Postgres, to.shown, error);
     let options: AnyConnectOptions = to.url.parse().map_err(|error| refused(&error))?;
     let mut target = AnyConnection::connect_with(&options.disable_statement_logging()).await.map_err(|error| refused(&error))?;
     prepare(Engine::Postgres, &mut target).await.map_err(|error| refused(&error))?;

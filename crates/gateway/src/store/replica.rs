@@ -43,7 +43,7 @@ struct State {
 impl Replica {
     /// One that is connected to when it is asked first.
     fn open(url: &str, pool_size: u32) -> Result<Self, StoreError> {
-        let options: AnyConnectOptions = url.parse().map_err(|error| open_error(Engine::Postgres, &error))?;
+        let options: AnyConnectOptions = url.parse().map_err(|error| open_error(Engine::Postgres, "of DATABASE_REPLICA_URL", &error))?;
         let pool = AnyPoolOptions::new()
             .max_connections(pool_size)
             .acquire_timeout(CONNECT_MAX)

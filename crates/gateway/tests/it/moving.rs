@@ -200,6 +200,11 @@ async fn a_move_is_refused_where_it_would_do_harm() {
     assert!(refused.code == Some(1) && refused.stderr.contains("--to"), "{refused:?}");
     assert_eq!(home.run(&["migrate", "--to", &target]).code, Some(2));
 
+    // One that is not there is called by its name, without what is secret in it.
+    let refused = move_to(&home, "postgres://me:hidden@127.0.0.1:1/nowhere");
+    assert!(refused.code == Some(1) && refused.stderr.contains("127.0.0.1:1/nowhere"), "{refused:?}");
+    assert!(!refused.stderr.contains("hidden") && !refused.stderr.contains("DATABASE_URL"), "{refused:?}");
+
     // An old schema is migrated first, not in passing.
     tamper(&home, "DELETE FROM schema_versions WHERE version > 7").await;
     let refused = move_to(&home, &target);
