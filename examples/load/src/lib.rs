@@ -15,6 +15,7 @@
 mod books;
 mod client;
 mod dice;
+pub mod idle;
 pub mod node;
 pub mod own;
 pub mod pages;

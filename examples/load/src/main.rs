@@ -9,7 +9,7 @@ use clap::{Args, Parser, Subcommand};
 use tidegate_example_shop::Credentials;
 use tidegate_load::own::Own;
 use tidegate_load::usage::Sample;
-use tidegate_load::{Outages, Pace, Payer, Plan, Stage, Target, load, loopback, now_ms, pages};
+use tidegate_load::{Outages, Pace, Payer, Plan, Stage, Target, idle, load, loopback, now_ms, pages};
 
 /// Load for a Tidegate on this machine, and the truth about its orders afterwards.
 ///
@@ -31,6 +31,10 @@ enum Command {
     ///
     /// Example: tidegate-load pages --count 1000 --seconds 60
     Pages(PagesArgs),
+    /// Measures what a gateway takes that has nothing to do.
+    ///
+    /// Example: tidegate-load idle --serve 1 --wallets 10000
+    Idle(IdleArgs),
 }
 
 /// Against what.
@@ -104,11 +108,24 @@ struct PagesArgs {
     seconds: u64,
 }
 
+#[derive(Args)]
+struct IdleArgs {
+    #[command(flatten)]
+    against: Against,
+    /// How many wallets, on both networks together
+    #[arg(long, value_name = "N", default_value_t = 10_000, value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
+    wallets: u64,
+    /// For how long it has nothing to do before it is looked at
+    #[arg(long, value_name = "S", default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..))]
+    seconds: u64,
+}
+
 #[tokio::main]
 async fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
         Command::Load(args) => run_load(args).await,
         Command::Pages(args) => run_pages(args).await,
+        Command::Idle(args) => run_idle(args).await,
     };
     outcome.unwrap_or_else(|why| {
         let _ = writeln!(std::io::stderr(), "{why}");
@@ -148,9 +165,10 @@ fn sampled(sample: &Sample) {
     let usage = sample.usage;
     let _ = writeln!(
         std::io::stderr(),
-        "{:>6} s   {:>9} KiB   {:>6} file handles   {:>9} ms of processor",
+        "{:>6} s   {:>9} KiB ({:>9} heap)   {:>6} file handles   {:>9} ms of processor",
         sample.at_s,
         usage.rss_kib,
+        usage.anon_kib,
         usage.files,
         usage.cpu_ms
     );
@@ -160,6 +178,19 @@ async fn run_pages(args: PagesArgs) -> Result<ExitCode, String> {
     let (own, stage) = stage(&args.against).await?;
     let cost = pages::cost(&stage, args.count, Duration::from_secs(args.seconds)).await?;
     drop(own);
+    if args.against.json {
+        say(&format!("{:#}\n", cost.json))?;
+    } else {
+        say(&cost.text)?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn run_idle(args: IdleArgs) -> Result<ExitCode, String> {
+    let (Some(own), stage) = stage(&args.against).await? else {
+        return Err("expected --serve N instead of --url: it is started again meanwhile".to_owned());
+    };
+    let cost = idle::cost(own, stage, args.wallets, Duration::from_secs(args.seconds)).await?;
     if args.against.json {
         say(&format!("{:#}\n", cost.json))?;
     } else {

@@ -21,13 +21,18 @@ use crate::{Stage, node};
 /// How long a gateway may take to be ready.
 const READY_MAX: Duration = Duration::from_secs(60);
 
+/// How long one may take to end.
+const END_MAX: Duration = Duration::from_secs(10);
+
 /// Blocks until a payment on our own chains counts.
 const CONFIRMATIONS: u32 = 6;
 
 /// The processes, killed and waited for when this is dropped, and what they keep, removed then.
 pub struct Own {
     processes: Vec<Process>,
-    _dir: tempfile::TempDir,
+    /// What a `serve` is started with; None for `dev`.
+    program: Option<(Program, String)>,
+    dir: tempfile::TempDir,
 }
 
 struct Process {
@@ -41,6 +46,25 @@ impl Drop for Process {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
+    }
+}
+
+impl Process {
+    /// SIGTERM, and waits.
+    async fn end(&mut self) -> Result<(), String> {
+        let pid = self.child.id().to_string();
+        let sent = Command::new("kill").arg(&pid).status().map_err(|error| format!("kill: {error}"))?;
+        if !sent.success() {
+            return Err(format!("process {pid} is gone"));
+        }
+        let began = Instant::now();
+        while self.child.try_wait().map_err(|error| error.to_string())?.is_none() {
+            if began.elapsed() > END_MAX {
+                return Err(format!("process {pid} does not end within {} s", END_MAX.as_secs()));
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        Ok(())
     }
 }
 
@@ -63,7 +87,7 @@ impl Own {
             webhook_secret: credentials.webhook_secret.clone(),
         };
         let stage = Stage { target, payer: Payer::Panel, pids: vec![process.child.id()] };
-        let own = Self { processes: vec![process], _dir: dir };
+        let own = Self { processes: vec![process], program: None, dir };
         own.until_ready(&stage).await?;
         Ok((own, stage))
     }
@@ -88,16 +112,16 @@ impl Own {
         let file = dir.path().join("tidegate.toml");
         std::fs::write(&file, config).map_err(|error| error.to_string())?;
         let database = database.map_or_else(|| format!("sqlite://{}", dir.path().join("books.db").display()), str::to_owned);
-        let program = Program { binary, dir: dir.path(), config: &file, database };
+        let program = Program { binary: binary.to_owned(), dir: dir.path().to_owned(), config: file, database };
         let key = program.run(&["key", "new"], None)?;
-        let key = key.split_whitespace().find(|word| word.len() == 64).ok_or("`key new` printed no key")?;
-        program.run(&["migrate"], Some(key))?;
-        let merchant = program.json(&["merchant", "show", "main", "--json"], key)?;
-        let api_key = program.json(&["api-key", "create", "--merchant", "main", "--scope", "admin", "--json"], key)?;
+        let key = key.split_whitespace().find(|word| word.len() == 64).ok_or("`key new` printed no key")?.to_owned();
+        program.run(&["migrate"], Some(&key))?;
+        let merchant = program.json(&["merchant", "show", "main", "--json"], &key)?;
+        let api_key = program.json(&["api-key", "create", "--merchant", "main", "--scope", "admin", "--json"], &key)?;
         let text = |value: &Value, name: &str| value.get(name).and_then(Value::as_str).map(str::to_owned).ok_or(format!("no {name}"));
         let mut processes = Vec::new();
         for number in 0..count.max(1) {
-            processes.push(start(program.command(&["serve"], Some(key)), dir.path().join(format!("log-{number}"))).await?);
+            processes.push(start(program.command(&["serve"], Some(&key)), dir.path().join(format!("log-{number}"))).await?);
         }
         let target = Target {
             urls: processes.iter().map(|process| process.url.clone()).collect(),
@@ -106,9 +130,26 @@ impl Own {
         };
         let pids = processes.iter().map(|process| process.child.id()).collect();
         let stage = Stage { target, payer: Payer::Chains(chains), pids };
-        let own = Self { processes, _dir: dir };
+        let own = Self { processes, program: Some((program, key)), dir };
         own.until_ready(&stage).await?;
         Ok((own, stage))
+    }
+
+    /// Ends each `serve` as an operator does, and starts it again on what it left; its address is
+    /// another then.
+    ///
+    /// # Errors
+    /// With a sentence, when one does not end or does not start, and for `dev`.
+    pub async fn begin_again(&mut self, stage: &mut Stage) -> Result<(), String> {
+        let (program, key) = self.program.as_ref().ok_or("expected --serve: a sandbox is not started again")?;
+        for (number, process) in self.processes.iter_mut().enumerate() {
+            process.end().await?;
+            let log = self.dir.path().join(format!("log-{number}-again"));
+            *process = start(program.command(&["serve"], Some(key)), log).await?;
+        }
+        stage.target.urls = self.processes.iter().map(|process| process.url.clone()).collect();
+        stage.pids = self.processes.iter().map(|process| process.child.id()).collect();
+        self.until_ready(stage).await
     }
 
     async fn until_ready(&self, stage: &Stage) -> Result<(), String> {
@@ -170,17 +211,17 @@ final_lag_max = "1h"
 }
 
 /// The program, and what it is started with.
-struct Program<'a> {
-    binary: &'a Path,
-    dir: &'a Path,
-    config: &'a Path,
+struct Program {
+    binary: PathBuf,
+    dir: PathBuf,
+    config: PathBuf,
     database: String,
 }
 
-impl Program<'_> {
+impl Program {
     fn command(&self, args: &[&str], master_key: Option<&str>) -> Command {
-        let mut command = fresh(self.binary, self.dir);
-        command.args(args).arg("--config").arg(self.config);
+        let mut command = fresh(&self.binary, &self.dir);
+        command.args(args).arg("--config").arg(&self.config);
         command.env("DATABASE_URL", &self.database).env("LISTEN_ADDR", "127.0.0.1:0");
         command.envs(master_key.map(|key| ("WALLET_MASTER_KEY", key)));
         command
@@ -188,7 +229,7 @@ impl Program<'_> {
 
     /// Runs a command to its end; what it printed.
     fn run(&self, args: &[&str], master_key: Option<&str>) -> Result<String, String> {
-        let done = self.command(args, master_key).output().map_err(|error| no_binary(self.binary, &error))?;
+        let done = self.command(args, master_key).output().map_err(|error| no_binary(&self.binary, &error))?;
         if !done.status.success() {
             return Err(format!("tidegate {}: {}", args.join(" "), String::from_utf8_lossy(&done.stderr)));
         }

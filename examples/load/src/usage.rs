@@ -15,6 +15,9 @@ const MS_PER_TICK: u64 = 10;
 pub struct Usage {
     /// Resident memory in KiB.
     pub rss_kib: u64,
+    /// The part of it that is no file's: heap and stacks. The rest is the program itself, which the
+    /// kernel can drop and read again.
+    pub anon_kib: u64,
     /// Open file handles, sockets among them.
     pub files: u64,
     /// Processor time so far, in milliseconds.
@@ -25,14 +28,15 @@ pub struct Usage {
 #[must_use]
 pub fn of(pid: u32) -> Option<Usage> {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-    let rss_kib = status.lines().find_map(|line| line.strip_prefix("VmRSS:")?.split_whitespace().next()?.parse().ok())?;
+    let kib = |name| status.lines().find_map(|line| line.strip_prefix(name)?.split_whitespace().next()?.parse().ok());
+    let (rss_kib, anon_kib) = (kib("VmRSS:")?, kib("RssAnon:")?);
     let files = u64::try_from(std::fs::read_dir(format!("/proc/{pid}/fd")).ok()?.count()).ok()?;
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     // The name in the second field may hold spaces and brackets; what follows it does not.
     let mut fields = stat.rsplit_once(')')?.1.split_whitespace().skip(11);
     let mut ticks = || fields.next()?.parse::<u64>().ok();
     let cpu_ms = ticks()?.saturating_add(ticks()?).saturating_mul(MS_PER_TICK);
-    Some(Usage { rss_kib, files, cpu_ms })
+    Some(Usage { rss_kib, anon_kib, files, cpu_ms })
 }
 
 /// The processes at one moment, added up.
@@ -87,7 +91,12 @@ impl Drop for Watch {
 #[must_use]
 pub fn together(pids: &[u32]) -> Option<Usage> {
     let all = pids.iter().map(|pid| of(*pid)).collect::<Option<Vec<Usage>>>()?;
-    all.into_iter().reduce(|a, b| Usage { rss_kib: a.rss_kib + b.rss_kib, files: a.files + b.files, cpu_ms: a.cpu_ms + b.cpu_ms })
+    all.into_iter().reduce(|a, b| Usage {
+        rss_kib: a.rss_kib + b.rss_kib,
+        anon_kib: a.anon_kib + b.anon_kib,
+        files: a.files + b.files,
+        cpu_ms: a.cpu_ms + b.cpu_ms,
+    })
 }
 
 /// First, last and most, and the slopes: how much more there is after an hour, by least squares over
@@ -101,7 +110,7 @@ pub fn trend(samples: &[Sample]) -> Option<Value> {
             "slope_per_hour": slope_per_hour(samples, of), "second_half_slope_per_hour": slope_per_hour(half, of) })
     };
     Some(json!({ "seconds": last.at_s.saturating_sub(first.at_s), "samples": samples.len(),
-        "rss_kib": line(|usage| usage.rss_kib), "files": line(|usage| usage.files),
+        "rss_kib": line(|usage| usage.rss_kib), "anon_kib": line(|usage| usage.anon_kib), "files": line(|usage| usage.files),
         "cpu_ms": last.usage.cpu_ms.saturating_sub(first.usage.cpu_ms) }))
 }
 
@@ -125,14 +134,14 @@ mod tests {
     #[test]
     fn this_process_takes_something() {
         let usage = of(std::process::id()).unwrap();
-        assert!(usage.rss_kib > 100 && usage.files > 2, "{usage:?}");
+        assert!(usage.rss_kib > usage.anon_kib && usage.anon_kib > 100 && usage.files > 2, "{usage:?}");
         assert_eq!(of(u32::MAX), None);
     }
 
     #[test]
     fn a_leak_has_a_slope_and_a_level_has_none() {
         let samples = |kib: fn(u64) -> u64| -> Vec<Sample> {
-            let usage = |at_s| Usage { rss_kib: kib(at_s), files: 10, cpu_ms: 0 };
+            let usage = |at_s| Usage { rss_kib: kib(at_s), anon_kib: 0, files: 10, cpu_ms: 0 };
             (0..60).map(|step| Sample { at_s: step * 10, usage: usage(step * 10) }).collect()
         };
         let trend_of = |kib| trend(&samples(kib)).unwrap()["rss_kib"].clone();
