@@ -1,5 +1,5 @@
-//! How long a page of orders takes with 1,000 orders stored and with 1,000,000, filter by filter, and
-//! how the database finds it. Both tables lie in one database of each kind beside each other.
+//! How long making an order, reading it and a page of orders take with 1,000 orders stored and with
+//! 1,000,000, filter by filter and in turns, and how the database finds a page.
 //!
 //!     cargo bench -p tidegate --bench lists
 //!     LISTS_POSTGRES=postgres://… cargo bench -p tidegate --bench lists     # an empty database of yours
@@ -7,10 +7,12 @@
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 #![allow(clippy::disallowed_methods, clippy::float_arithmetic, clippy::print_stdout, reason = "a bench measures time and prints it")]
 
+mod order;
+
 use std::time::{Duration, Instant};
 
 use sqlx::{AssertSqlSafe, Connection as _};
-use tidegate::store::{Migrate, OrderFilter, Store};
+use tidegate::store::{Commit, Migrate, OrderFilter, Store};
 use tidegate_rules::amount::Amount;
 use tidegate_rules::block::Network;
 use tidegate_rules::id::{MerchantId, OrderId};
@@ -25,6 +27,9 @@ const FIRST_MS: i64 = 1_700_000_000_000;
 
 /// Pages of each kind that are read, after as many to warm up.
 const PAGES: u32 = 200;
+
+/// Orders that are made, and read.
+const MADE: usize = 2_000;
 
 fn main() {
     sqlx::any::install_default_drivers();
@@ -50,14 +55,32 @@ async fn compare(engine: &str, few: &str, many: &str) {
     let few = filled(few, FEW).await;
     let many = filled(many, MANY).await;
     println!("\n{engine}: {FEW} and {MANY} orders stored in {:.0} s; a page of 50, mean of {PAGES}", filling.elapsed().as_secs_f64());
-    for (name, filter) in filters() {
-        let (small, large) = (pages(&few, &filter(FEW)).await, pages(&many, &filter(MANY)).await);
+    let line = |name: &str, small: Duration, large: Duration| {
         println!(
             "  {name:<28} {:>8.0} µs with few {:>8.0} µs with many: ratio {:.2}",
             small.as_secs_f64() * 1e6,
             large.as_secs_f64() * 1e6,
             small.as_secs_f64() / large.as_secs_f64()
         );
+    };
+    let (small, large) = made(&few, &many).await;
+    line("an order made", small, large);
+    let (small, large) = read(&few, &many, |turn, count| count - 1 - turn * 7_919 % FEW).await;
+    line("one of the last 1,000 read", small, large);
+    let (small, large) = read(&few, &many, |turn, count| turn * 7_919 % count).await;
+    line("any order read", small, large);
+    for (name, filter) in filters() {
+        let (small, large) = (filter(FEW), filter(MANY));
+        let (mut few_took, mut many_took) = (Duration::ZERO, Duration::ZERO);
+        for page in 0..2 * PAGES {
+            let warm = page >= PAGES;
+            for (store, filter, took) in [(&few, &small, &mut few_took), (&many, &large, &mut many_took)] {
+                let begun = Instant::now();
+                store.list_orders(filter.clone(), 50).await.unwrap();
+                *took += if warm { begun.elapsed() } else { Duration::ZERO };
+            }
+        }
+        line(name, few_took / PAGES, many_took / PAGES);
     }
     println!("  (goal: at least 0.90)\n\n{engine}: how a page of the {MANY} is found");
     for (name, filter) in filters() {
@@ -105,15 +128,33 @@ fn id(number: i64) -> String {
     OrderId::new(Time::from_millis(FIRST_MS + number * 1_000), [0; 10]).to_string()
 }
 
-async fn pages(store: &Store, filter: &OrderFilter) -> Duration {
-    for _ in 0..PAGES {
-        store.list_orders(filter.clone(), 50).await.unwrap();
+/// The mean time of making an order, in turns.
+async fn made(few: &Store, many: &Store) -> (Duration, Duration) {
+    let (small, large) = (order::prepared(few, MADE).await, order::prepared(many, MADE).await);
+    let mut took = [Duration::ZERO; 2];
+    for orders in small.into_iter().zip(large) {
+        for (at, store, order) in [(0, few, orders.0), (1, many, orders.1)] {
+            let begun = Instant::now();
+            assert_eq!(store.commit(order).await.unwrap(), Commit::Done);
+            took[at] += begun.elapsed();
+        }
     }
-    let begun = Instant::now();
-    for _ in 0..PAGES {
-        store.list_orders(filter.clone(), 50).await.unwrap();
+    (took[0] / MADE as u32, took[1] / MADE as u32)
+}
+
+/// The mean time of reading stored orders, in turns; `which` says the number of the next. All of them
+/// have been read once before.
+async fn read(few: &Store, many: &Store, which: fn(i64, i64) -> i64) -> (Duration, Duration) {
+    let mut took = [Duration::ZERO; 2];
+    for turn in 0..2 * MADE as i64 {
+        for (at, store, count) in [(0, few, FEW), (1, many, MANY)] {
+            let id = id(which(turn % MADE as i64, count)).parse().unwrap();
+            let begun = Instant::now();
+            assert!(store.order(id).await.unwrap().is_some());
+            took[at] += if turn < MADE as i64 { Duration::ZERO } else { begun.elapsed() };
+        }
     }
-    begun.elapsed() / PAGES
+    (took[0] / MADE as u32, took[1] / MADE as u32)
 }
 
 /// A database with so many orders of one merchant: a thousand for each user and each amount, so that
@@ -129,7 +170,7 @@ async fn filled(url: &str, count: i64) -> Store {
             "printf('%012x', {} + i * 1000)",
         )
     } else {
-        (format!("WITH n (i) AS (SELECT generate_series(0, {count} - 1))"), "lpad(to_hex({} + i * 1000), 12, '0')")
+        (format!("WITH n (i) AS (SELECT generate_series(0::bigint, {count} - 1))"), "lpad(to_hex({} + i * 1000), 12, '0')")
     };
     let time = hex.replace("{}", &FIRST_MS.to_string());
     let tail = id(0).split_at(4 + 12).1.to_owned();

@@ -1,91 +1,122 @@
-//! Durable order creation: over HTTP at 50 clients, against its own ceiling.
+//! Orders made and read, durably: over HTTP at 50 clients, against the same statements bare.
 //!
-//! Arm A is the product: `POST /api/v1/orders` on a sandbox in this process, SQLite with
-//! synchronous FULL, every answer after its sync. Arm B is the ceiling: the same statements,
-//! grouped the same way by the same writer, prepared beforehand, without HTTP and rules. Both run
-//! in turns in one go on the same disk; the load generator takes its share of the same cores.
+//! Arm A is the product: `tidegate serve` as a process of its own, `POST /api/v1/orders` and
+//! `GET /api/v1/orders/{id}`, every order after its sync. Arm B is the ceiling: the same statements,
+//! made beforehand, by the same store with as many tasks, without HTTP and rules. Both run in turns in
+//! one go on the same disk; the load generator takes its share of the same cores.
 //!
-//! `cargo bench -p tidegate --bench orders`
+//!     cargo bench -p tidegate --bench orders
+//!     ORDERS_POSTGRES=postgres://… cargo bench -p tidegate --bench orders     # an empty database of yours
 
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 #![allow(clippy::disallowed_methods, clippy::float_arithmetic, clippy::print_stdout, reason = "a bench measures time and prints it")]
 
-use std::collections::BTreeMap;
+mod order;
+
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use tidegate::clock;
-use tidegate::dev::{self, Options};
+use sqlx::{AssertSqlSafe, Connection as _};
 use tidegate::store::{Commit, Migrate, Store};
-use tidegate_rules::amount::Amount;
-use tidegate_rules::block::{Address, Network};
-use tidegate_rules::changes::{Changes, Details, NewEvent, NewLease, NewOrder, NewWallet, WalletChange, WalletMove};
-use tidegate_rules::id::{EventId, LeaseId, MerchantId, OrderId, WalletId};
-use tidegate_rules::lease::Lease;
-use tidegate_rules::notify::EventType;
-use tidegate_rules::order::{self, Depth, Terms};
-use tidegate_rules::time::Span;
-use tidegate_rules::wallet::WalletKind;
+use tidegate_load::own::Own;
+use tidegate_rules::changes::Changes;
+use tidegate_rules::id::OrderId;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
-use tokio::sync::watch;
+use tokio::task::JoinSet;
 
 const CLIENTS: usize = 50;
 const ROUNDS: usize = 5;
 const ROUND: Duration = Duration::from_secs(3);
+/// Reading is as fast in a shorter time.
+const READING: Duration = Duration::from_secs(1);
 /// Enough wallets for every round of either arm.
-const WALLETS: usize = 240_000;
+const SQLITE_WALLETS: usize = 240_000;
+const POSTGRES_WALLETS: usize = 90_000;
+/// From one block to the next: following is not what is measured.
+const BLOCK_TIME: Duration = Duration::from_secs(20);
+/// One of the networks of the gateway that is started.
+const NETWORK: &str = "ethereum-like";
 
 fn main() {
-    tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap().block_on(compare());
+    sqlx::any::install_default_drivers();
+    tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap().block_on(async {
+        let dir = tempfile::tempdir().unwrap();
+        let file = |name: &str| format!("sqlite://{}", dir.path().join(name).display());
+        compare("SQLite, synchronous FULL", &file("product.db"), &file("ceiling.db"), SQLITE_WALLETS).await;
+        let Ok(base) = std::env::var("ORDERS_POSTGRES") else { return };
+        let mut connection = sqlx::AnyConnection::connect(&base).await.unwrap();
+        for name in ["tidegate_product", "tidegate_ceiling"] {
+            for text in [format!("DROP DATABASE IF EXISTS {name}"), format!("CREATE DATABASE {name}")] {
+                sqlx::raw_sql(AssertSqlSafe(text)).execute(&mut connection).await.unwrap();
+            }
+        }
+        let (server, _) = base.rsplit_once('/').unwrap();
+        let url = |name: &str| format!("{server}/{name}");
+        compare("PostgreSQL", &url("tidegate_product"), &url("tidegate_ceiling"), POSTGRES_WALLETS).await;
+    });
 }
 
-async fn compare() {
-    let dir = tempfile::tempdir().unwrap();
-    let (stop, stopping) = watch::channel(false);
-    let options = Options {
-        data_dir: dir.path().join("sandbox"),
-        listen: "127.0.0.1:0".into(),
-        block_time: Duration::from_secs(20),
-        confirmations: (19, 12),
-    };
-    let sandbox = dev::start(options, stopping).await.unwrap();
-    let key = sandbox.credentials.api_key.clone();
-    let address = sandbox.credentials.base_url.trim_start_matches("http://").to_owned();
-    println!("preparing {WALLETS} wallets for each arm …");
-    for _ in 0..WALLETS / 1_000 {
-        post(
-            &mut TcpStream::connect(&address).await.unwrap(),
-            &key,
-            "/api/v1/admin/wallets/generate",
-            r#"{"network":"tron","count":1000}"#,
-        )
-        .await;
+async fn compare(engine: &str, product: &str, ceiling: &str, wallets: usize) {
+    println!("{engine}: preparing {wallets} wallets for each arm …");
+    let (own, stage) = Own::serve(Path::new(env!("CARGO_BIN_EXE_tidegate")), 1, Some(product), BLOCK_TIME).await.unwrap();
+    let product = Product { address: stage.target.urls[0].trim_start_matches("http://").to_owned(), key: stage.target.api_key.clone() };
+    let made = format!(r#"{{"network":"{NETWORK}","count":1000}}"#);
+    let mut stream = TcpStream::connect(&product.address).await.unwrap();
+    for _ in 0..wallets / 1_000 {
+        product.ask(&mut stream, "POST /api/v1/admin/wallets/generate", &made).await;
     }
-    let ceiling = Ceiling::prepare(&dir.path().join("ceiling.db")).await;
+    // As many connections as the product has.
+    let store = Store::open(ceiling, 10, Duration::from_secs(5), Migrate::Yes).await.unwrap();
+    let ceiling = Ceiling { prepared: Arc::new(order::prepared(&store, wallets).await), store, next: Arc::default() };
 
-    let mut rates = (Vec::new(), Vec::new());
-    let mut waits = Vec::new();
+    let mut making = Rates::default();
+    let mut reading = Rates::default();
     for round in 1..=ROUNDS {
-        let (orders, mut took) = over_http(&address, &key).await;
-        let commits = ceiling.round().await;
-        let per_s = |count: usize| count as f64 / ROUND.as_secs_f64();
-        println!("round {round}: {:>6.0} orders/s over HTTP, {:>6.0} commits/s ceiling", per_s(orders), per_s(commits));
-        rates.0.push(per_s(orders));
-        rates.1.push(per_s(commits));
-        waits.append(&mut took);
+        let ids = making.add(round, "made", ROUND, product.make().await, ceiling.make().await);
+        reading.add(round, "read", READING, product.read(ids).await, ceiling.read().await);
     }
-    waits.sort_unstable();
-    let at = |share: f64| waits[((waits.len() - 1) as f64 * share) as usize].as_secs_f64() * 1_000.0;
-    let (http, ceiling) = (median(&mut rates.0), median(&mut rates.1));
-    println!("\nmedian of {ROUNDS} rounds of {} s, {CLIENTS} clients, SQLite synchronous FULL", ROUND.as_secs());
-    println!("  orders over HTTP   {http:>7.0} /s   p50 {:.1} ms   p99 {:.1} ms   max {:.1} ms", at(0.5), at(0.99), at(1.0));
-    println!("  ceiling            {ceiling:>7.0} /s");
-    println!("  ratio              {:>7.2}     (goal: at least 0.50)", http / ceiling);
-    let _ = stop.send(true);
-    let _ = sandbox.ended.await;
+    println!("\n{engine}: median of {ROUNDS} rounds, {CLIENTS} clients");
+    making.tell("made", "     (goal: at least 0.50)");
+    reading.tell("read", "");
+    drop(own);
+}
+
+/// How often something was done, how long each time took, and what came of it.
+struct Done<T> {
+    took: Vec<Duration>,
+    made: Vec<T>,
+}
+
+/// Both arms, round by round.
+#[derive(Default)]
+struct Rates {
+    product: Vec<f64>,
+    ceiling: Vec<f64>,
+    waits: Vec<Duration>,
+}
+
+impl Rates {
+    fn add<T>(&mut self, round: usize, what: &str, lasted: Duration, product: Done<T>, ceiling: usize) -> Vec<T> {
+        let per_s = |count: usize| count as f64 / lasted.as_secs_f64();
+        self.product.push(per_s(product.took.len()));
+        self.ceiling.push(per_s(ceiling));
+        println!("round {round}: {:>6.0} {what} a second over HTTP, {:>6.0} bare", per_s(product.took.len()), per_s(ceiling));
+        self.waits.extend(product.took);
+        product.made
+    }
+
+    fn tell(&mut self, what: &str, goal: &str) {
+        self.waits.sort_unstable();
+        let at = |share: f64| self.waits[((self.waits.len() - 1) as f64 * share) as usize].as_secs_f64() * 1_000.0;
+        let waits = format!("p50 {:.1} ms   p99 {:.1} ms   max {:.1} ms", at(0.5), at(0.99), at(1.0));
+        let (product, ceiling) = (median(&mut self.product), median(&mut self.ceiling));
+        println!("  {what} over HTTP   {product:>7.0} /s   {waits}");
+        println!("  {what} bare        {ceiling:>7.0} /s");
+        println!("  ratio            {:>7.2}{goal}", product / ceiling);
+    }
 }
 
 fn median(values: &mut [f64]) -> f64 {
@@ -93,48 +124,74 @@ fn median(values: &mut [f64]) -> f64 {
     values[values.len() / 2]
 }
 
-/// One round of arm A: how many orders, and how long each took.
-async fn over_http(address: &str, key: &str) -> (usize, Vec<Duration>) {
-    let mut clients = tokio::task::JoinSet::new();
-    let end = Instant::now() + ROUND;
-    for _ in 0..CLIENTS {
-        let (address, key) = (address.to_owned(), key.to_owned());
-        clients.spawn(async move {
-            let mut stream = TcpStream::connect(&address).await.unwrap();
-            stream.set_nodelay(true).unwrap();
-            let mut took = Vec::new();
-            while Instant::now() < end {
-                let start = Instant::now();
-                post(&mut stream, &key, "/api/v1/orders", r#"{"amount":"12.5","network":"tron","user_id":"42"}"#).await;
-                took.push(start.elapsed());
-            }
-            took
-        });
-    }
-    let mut all = Vec::new();
-    while let Some(took) = clients.join_next().await {
-        all.append(&mut took.unwrap());
-    }
-    (all.len(), all)
+/// Arm A: the gateway.
+#[derive(Clone)]
+struct Product {
+    address: String,
+    key: String,
 }
 
-/// The cheapest client there is, so that it takes little of what it measures.
-async fn post(stream: &mut TcpStream, key: &str, path: &str, body: &str) {
-    let request = format!(
-        "POST {path} HTTP/1.1\r\nHost: bench\r\nAuthorization: Bearer {key}\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
-        body.len()
-    );
-    stream.write_all(request.as_bytes()).await.unwrap();
-    let mut answer = Vec::with_capacity(4_096);
-    loop {
-        assert!(stream.read_buf(&mut answer).await.unwrap() > 0, "the server hung up");
-        let Some(head) = answer.windows(4).position(|window| window == b"\r\n\r\n") else { continue };
-        let text = std::str::from_utf8(&answer[..head]).unwrap();
-        assert!(text.starts_with("HTTP/1.1 201"), "{}", String::from_utf8_lossy(&answer));
-        let length =
-            text.lines().find_map(|line| line.to_ascii_lowercase().strip_prefix("content-length:")?.trim().parse::<usize>().ok()).unwrap();
-        if answer.len() >= head + 4 + length {
-            return;
+impl Product {
+    /// One round of orders, and their ids.
+    async fn make(&self) -> Done<String> {
+        let body = format!(r#"{{"amount":"12.5","network":"{NETWORK}","user_id":"42"}}"#);
+        self.clients(ROUND, move |_| ("POST /api/v1/orders".to_owned(), body.clone())).await
+    }
+
+    /// One round of the same orders read.
+    async fn read(&self, ids: Vec<String>) -> Done<String> {
+        self.clients(READING, move |number| (format!("GET /api/v1/orders/{}", ids[number % ids.len()]), String::new())).await
+    }
+
+    /// So many clients, each asking again as soon as it was answered.
+    async fn clients(&self, lasts: Duration, request: impl Fn(usize) -> (String, String) + Clone + Send + 'static) -> Done<String> {
+        let mut clients = JoinSet::new();
+        let end = Instant::now() + lasts;
+        for client in 0..CLIENTS {
+            let (product, request) = (self.clone(), request.clone());
+            clients.spawn(async move {
+                let mut stream = TcpStream::connect(&product.address).await.unwrap();
+                stream.set_nodelay(true).unwrap();
+                let mut done = Done { took: Vec::new(), made: Vec::new() };
+                while Instant::now() < end {
+                    let (what, body) = request(client + done.took.len() * CLIENTS);
+                    let begun = Instant::now();
+                    let answer = product.ask(&mut stream, &what, &body).await;
+                    done.took.push(begun.elapsed());
+                    // The id comes first in an order.
+                    done.made.push(answer.split('"').nth(3).unwrap().to_owned());
+                }
+                done
+            });
+        }
+        let mut all = Done { took: Vec::new(), made: Vec::new() };
+        while let Some(done) = clients.join_next().await {
+            let done = done.unwrap();
+            all.took.extend(done.took);
+            all.made.extend(done.made);
+        }
+        all
+    }
+
+    /// The cheapest client there is, so that it takes little of what it measures.
+    async fn ask(&self, stream: &mut TcpStream, what: &str, body: &str) -> String {
+        let request = format!(
+            "{what} HTTP/1.1\r\nHost: bench\r\nAuthorization: Bearer {}\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+            self.key,
+            body.len()
+        );
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = Vec::with_capacity(4_096);
+        loop {
+            assert!(stream.read_buf(&mut answer).await.unwrap() > 0, "the server hung up");
+            let Some(head) = answer.windows(4).position(|window| window == b"\r\n\r\n") else { continue };
+            let text = std::str::from_utf8(&answer[..head]).unwrap();
+            assert!(text.starts_with("HTTP/1.1 20"), "{}", String::from_utf8_lossy(&answer));
+            let length = text.lines().find_map(|line| line.to_ascii_lowercase().strip_prefix("content-length:")?.trim().parse().ok());
+            let end = head + 4 + length.unwrap_or(0_usize);
+            if answer.len() >= end {
+                return String::from_utf8(answer.split_off(head + 4)).unwrap();
+            }
         }
     }
 }
@@ -147,102 +204,52 @@ struct Ceiling {
 }
 
 impl Ceiling {
-    async fn prepare(path: &Path) -> Self {
-        let store = Store::open(&format!("sqlite://{}", path.display()), 4, Duration::from_secs(5), Migrate::Yes).await.unwrap();
-        let mut prepared = Vec::with_capacity(WALLETS);
-        for batch in 0..WALLETS / 1_000 {
-            let wallets: Vec<NewWallet> = (0..1_000).map(|index| wallet(batch * 1_000 + index)).collect();
-            prepared.extend(wallets.iter().map(order_on));
-            assert_eq!(store.commit(Changes { new_wallets: wallets, ..Changes::default() }).await.unwrap(), Commit::Done);
-        }
-        Self { store, prepared: Arc::new(prepared), next: Arc::default() }
-    }
-
-    async fn round(&self) -> usize {
+    async fn make(&self) -> usize {
         let before = self.next.load(Ordering::Relaxed);
-        let over = Arc::new(AtomicBool::new(false));
-        let mut writers = tokio::task::JoinSet::new();
-        for _ in 0..CLIENTS {
-            let (store, prepared, next, over) = (self.store.clone(), Arc::clone(&self.prepared), Arc::clone(&self.next), Arc::clone(&over));
-            writers.spawn(async move {
-                while !over.load(Ordering::Relaxed) {
-                    let changes = prepared.get(next.fetch_add(1, Ordering::Relaxed)).expect("enough wallets").clone();
-                    assert_eq!(store.commit(changes).await.unwrap(), Commit::Done);
-                }
-            });
-        }
-        tokio::time::sleep(ROUND).await;
-        over.store(true, Ordering::Relaxed);
-        while let Some(writer) = writers.join_next().await {
-            writer.unwrap();
-        }
+        let (prepared, next) = (Arc::clone(&self.prepared), Arc::clone(&self.next));
+        self.tasks(ROUND, move |store, _| {
+            let changes = prepared.get(next.fetch_add(1, Ordering::Relaxed)).expect("enough wallets").clone();
+            async move { assert_eq!(store.commit(changes).await.unwrap(), Commit::Done) }
+        })
+        .await;
         self.next.load(Ordering::Relaxed) - before
     }
-}
 
-fn wallet(index: usize) -> NewWallet {
-    let now = clock::now();
-    let mut address = [0; 20];
-    address[..8].copy_from_slice(&(index as u64).to_be_bytes());
-    NewWallet {
-        id: WalletId::new(now, clock::id_bytes()),
-        name: format!("tron_wallet_{index:04}"),
-        network: Network::new("tron"),
-        address: Address(address),
-        address_text: format!("T{index:033}"),
-        kind: WalletKind::Random,
-        sealed_key: Some("v1.00000000.".to_owned() + &"A".repeat(110)),
-        source: None,
-        tag: "0".repeat(64),
-        queue_rank: 0,
-        created_at: now,
+    async fn read(&self) -> usize {
+        let made = self.next.load(Ordering::Relaxed);
+        let ids: Arc<Vec<OrderId>> = Arc::new(self.prepared[..made].iter().map(|changes| changes.new_orders[0].id).collect());
+        self.tasks(READING, move |store, number| {
+            let id = ids[ids.len() - 1 - number % ids.len()];
+            async move { assert!(store.order(id).await.unwrap().is_some()) }
+        })
+        .await
     }
-}
 
-/// The same change that opening an order stores.
-fn order_on(wallet: &NewWallet) -> Changes {
-    let now = clock::now();
-    let network = Network::new("tron");
-    let terms = Terms {
-        purpose: tidegate_rules::order::Purpose::Payment,
-        amount: Amount::from_micros(12_500_000),
-        tolerance: Amount::ZERO,
-        expires_at: now.plus(Span::from_secs(1_800)),
-        late_window: Span::from_secs(86_400),
-        accept_late: true,
-        cooldown: Span::from_secs(3_600),
-        depths: BTreeMap::from([(network.clone(), Depth::Blocks(19)), (Network::new("ethereum"), Depth::Blocks(12))]),
-    };
-    let late_until = terms.late_until();
-    let id = OrderId::new(now, clock::id_bytes());
-    let merchant = MerchantId::new(now, [0; 10]);
-    let lease = Lease {
-        id: LeaseId::new(now, clock::id_bytes()),
-        order: id,
-        network: network.clone(),
-        wallet: wallet.id,
-        address: wallet.address,
-        from: 0,
-        to: None,
-    };
-    let mut order = order::open(terms);
-    order.current = Some(network);
-    order.leases.push(lease.clone());
-    let details = Details { user_id: Some("42".into()), metadata: "{}".into(), ..Details::default() };
-    Changes {
-        wallets: vec![WalletChange { id: wallet.id, version: 1, kind: WalletMove::Lease { order: id, at: now } }],
-        new_orders: vec![NewOrder { id, merchant, livemode: false, created_at: now, details, order }],
-        new_leases: vec![NewLease { lease, address_text: wallet.address_text.clone(), tag: wallet.tag.clone(), late_until, at: now }],
-        // As long as the body of the real event.
-        events: vec![NewEvent {
-            id: EventId::new(now, clock::id_bytes()),
-            kind: EventType::Pending,
-            merchant,
-            subject: id.into(),
-            at: now,
-            body: "x".repeat(1_180),
-            delivery: None,
-        }],
-        ..Changes::default()
+    /// So many tasks, each beginning again as soon as it is done: how often that was.
+    async fn tasks<F: Future<Output = ()> + Send>(
+        &self,
+        lasts: Duration,
+        work: impl Fn(Store, usize) -> F + Clone + Send + 'static,
+    ) -> usize {
+        let over = Arc::new(AtomicBool::new(false));
+        let mut tasks = JoinSet::new();
+        for task in 0..CLIENTS {
+            let (store, over, work) = (self.store.clone(), Arc::clone(&over), work.clone());
+            tasks.spawn(async move {
+                let mut count = 0;
+                while !over.load(Ordering::Relaxed) {
+                    work(store.clone(), task + count * CLIENTS).await;
+                    count += 1;
+                }
+                count
+            });
+        }
+        tokio::time::sleep(lasts).await;
+        over.store(true, Ordering::Relaxed);
+        let mut count = 0;
+        while let Some(done) = tasks.join_next().await {
+            count += done.unwrap();
+        }
+        count
     }
 }
