@@ -77,8 +77,9 @@ pub enum Claim {
 
 /// Gives a transfer to an address of ours its owner.
 ///
-/// `leases` are all that the wallet ever had, in any order; `dust_below` is the amount below which
-/// unowned money is dust.
+/// `leases` are those of the wallet, at least the newest that began below the transfer's height; of two
+/// that began at one height the last in the list counts. `dust_below` is the amount below which unowned
+/// money is dust.
 #[must_use]
 pub fn claim(leases: &[Window], transfer: &Incoming, dust_below: Amount) -> Claim {
     let Some(amount) = transfer.value.to_amount(transfer.decimals) else {

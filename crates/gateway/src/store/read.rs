@@ -385,15 +385,23 @@ impl Store {
             .collect()
     }
 
-    /// Whose time is money to these wallets? Every lease they ever had, by wallet.
-    pub async fn windows(&self, wallets: &[WalletId]) -> Found<HashMap<WalletId, Vec<Window>>> {
+    /// Whose is money to these wallets in blocks from this height on? Of each wallet the lease that was
+    /// the newest below that height, and those since; of two that began at one height the later last.
+    pub async fn windows(&self, wallets: &[WalletId], from: u64) -> Found<HashMap<WalletId, Vec<Window>>> {
         let mut windows: HashMap<WalletId, Vec<Window>> = HashMap::new();
         for chunk in wallets.chunks(IN_MAX) {
-            let mut query = Where::new(
-                "SELECT l.wallet_id, l.order_id, l.from_height, o.expires_at, o.late_window FROM leases l JOIN usdt_payment_orders o ON o.id = l.order_id",
+            let places: Vec<String> = (0..chunk.len()).map(|at| format!("(${})", at.saturating_add(2))).collect();
+            let text = format!(
+                "WITH w (id) AS (VALUES {}) SELECT l.wallet_id, l.order_id, l.from_height, o.expires_at, o.late_window \
+                 FROM w JOIN leases l ON l.wallet_id = w.id AND l.from_height >= COALESCE( \
+                     (SELECT MAX(p.from_height) FROM leases p WHERE p.wallet_id = w.id AND p.from_height < $1), 0) \
+                 JOIN usdt_payment_orders o ON o.id = l.order_id \
+                 ORDER BY l.from_height, CASE WHEN l.to_height = l.from_height THEN 0 ELSE 1 END, l.id",
+                places.join(", ")
             );
-            query.is_in("l.wallet_id", chunk.iter().map(ToString::to_string));
-            for row in query.fetch(self).await? {
+            let query = sqlx::query(AssertSqlSafe(text)).bind(height(from));
+            let query = chunk.iter().fold(query, |query, wallet| query.bind(wallet.to_string()));
+            for row in query.fetch_all(&self.readers).await? {
                 windows.entry(parse(&row, "wallet_id")?).or_default().push(Window {
                     order: parse(&row, "order_id")?,
                     from: number(&row, "from_height")?,

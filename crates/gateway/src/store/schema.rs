@@ -18,6 +18,7 @@ const MIGRATIONS: &[(i64, &str, &str)] = &[
     (8, "endpoints", include_str!("../../migrations/0008_endpoints.sql")),
     (9, "instances", include_str!("../../migrations/0009_instances.sql")),
     (10, "growth", include_str!("../../migrations/0010_growth.sql")),
+    (11, "leases_by_height", include_str!("../../migrations/0011_leases_by_height.sql")),
 ];
 
 /// The migration that divides tables by time, on PostgreSQL.
