@@ -24,8 +24,9 @@ use tidegate_rules::time::Time;
 const FEW: i64 = 1_000;
 const MANY: i64 = 1_000_000;
 
-/// How far apart orders are, so that a million go over a quarter of a year.
-const APART_MS: i64 = 7_776;
+/// Orders go over a quarter of a year, however many there are: as long as webhooks are kept, and so
+/// many partitions.
+const SPAN_MS: i64 = 90 * 86_400_000;
 
 /// How often each wallet was lent.
 const LEASES: i64 = 100;
@@ -200,13 +201,17 @@ fn statements(count: i64) -> Vec<(&'static str, String)> {
 
 /// When the n-th order was made: the last is made today.
 fn time(number: i64, count: i64) -> Time {
-    Time::from_millis(first_ms(count) + number * APART_MS)
+    Time::from_millis(first_ms() + number * apart_ms(count))
 }
 
 /// The beginning of a day, so that both runs of a day ask the same.
-fn first_ms(count: i64) -> i64 {
-    let day = tidegate::clock::now().millis() / 86_400_000 * 86_400_000;
-    day - count * APART_MS
+fn first_ms() -> i64 {
+    tidegate::clock::now().millis() / 86_400_000 * 86_400_000 - SPAN_MS
+}
+
+/// How far apart orders are.
+fn apart_ms(count: i64) -> i64 {
+    SPAN_MS / count
 }
 
 fn merchant() -> MerchantId {
@@ -236,7 +241,7 @@ async fn filled(url: &str, count: i64) -> (Store, i64) {
     sqlx::raw_sql(fast).execute(&mut connection).await.unwrap();
     if !sqlite {
         // As if the program had run all the time, month by month and day by day.
-        let mut day = first_ms(count);
+        let mut day = first_ms();
         sqlx::raw_sql("ALTER TABLE payment_webhooks DETACH PARTITION payment_webhooks_before; DROP TABLE payment_webhooks_before; ALTER TABLE blockchain_transactions DETACH PARTITION blockchain_transactions_before; DROP TABLE blockchain_transactions_before")
             .execute(&mut connection)
             .await
@@ -249,7 +254,7 @@ async fn filled(url: &str, count: i64) -> (Store, i64) {
             ));
             day += 86_400_000;
         }
-        let mut month = first_ms(count);
+        let mut month = first_ms();
         let end = day;
         while month < end {
             let next = (month + 30 * 86_400_000).min(end);
@@ -264,17 +269,17 @@ async fn filled(url: &str, count: i64) -> (Store, i64) {
         }
     }
     let indexes = without_indexes(&mut connection, sqlite).await;
-    let first = first_ms(count);
+    let (first, apart) = (first_ms(), apart_ms(count));
     let (numbers, hex, hash) = if sqlite {
         (
             format!("WITH RECURSIVE n (i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n WHERE i < {count} - 1)"),
-            format!("printf('%012x', {first} + i * {APART_MS})"),
+            format!("printf('%012x', {first} + i * {apart})"),
             "printf('%064x', i)",
         )
     } else {
         (
             format!("WITH n (i) AS (SELECT generate_series(0::bigint, {count} - 1))"),
-            format!("lpad(to_hex({first} + i * {APART_MS}), 12, '0')"),
+            format!("lpad(to_hex({first} + i * {apart}), 12, '0')"),
             "lpad(to_hex(i), 64, '0')",
         )
     };
@@ -284,7 +289,7 @@ async fn filled(url: &str, count: i64) -> (Store, i64) {
     let (wallets, at) = (count / LEASES, "i");
     let wallet_hex = if sqlite { format!("printf('%012x', i % {wallets})") } else { format!("lpad(to_hex(i % {wallets}), 12, '0')") };
     let wallet = format!("'wal_' || {wallet_hex} || '{tail}'");
-    let (shop, zeros, now) = (merchant(), "00".repeat(20), format!("{first} + i * {APART_MS}"));
+    let (shop, zeros, now) = (merchant(), "00".repeat(20), format!("{first} + i * {apart}"));
     let rows = [
         (
             "usdt_payment_orders (id, merchant_id, livemode, status, network, token, amount, amount_received, amount_confirmed, tolerance, expires_at, late_window, \
@@ -354,6 +359,10 @@ async fn filled(url: &str, count: i64) -> (Store, i64) {
         sqlx::query_scalar("SELECT pg_database_size(current_database())").fetch_one(&mut connection).await.unwrap()
     };
     connection.close().await.unwrap();
+    if let Some(path) = url.strip_prefix("sqlite:") {
+        // What the kernel still has to write would be in the way of the first commits.
+        std::fs::File::open(path).unwrap().sync_all().unwrap();
+    }
     (open().await, size)
 }
 

@@ -807,6 +807,14 @@ async fn i2_a_wallet_has_one_live_lease(ground: Ground) {
     assert_eq!(owners(50).await, both);
     assert_eq!(owners(51).await, both[1..]);
     assert_eq!(owners(u64::MAX).await, both[1..], "what came before is not read");
+
+    // Of two that began at one height the one that has time comes last, whatever made its id.
+    let third = new_order();
+    let mut lease = new_lease(third.id, &wallet, 50);
+    lease.lease.id = LeaseId::new(at(0), id_bytes());
+    done(&store, Changes { ended_leases: vec![(leases[1].lease.clone(), 50)], ..Changes::default() }).await;
+    done(&store, with(&third, &lease)).await;
+    assert_eq!(owners(51).await, [(second.id, 50), (third.id, 50)]);
 }
 
 async fn i3_a_transfer_is_stored_once(ground: Ground) {
