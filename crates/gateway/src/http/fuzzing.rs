@@ -5,6 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Uri};
 use tidegate_rules::amount::Amount;
+use tidegate_rules::time::Span;
 
 use super::api::{self, CreateOrder, ListOrders};
 use super::{forwarded, request};
@@ -46,6 +47,7 @@ pub fn client_address(peer: IpAddr, proxy_header: ProxyHeader, said: &str) -> Op
         redirect_listen: None,
         trusted_proxies: vec!["10.0.0.0/8".parse().ok()?],
         proxy_header,
+        slow_request: Span::from_secs(2),
     };
     let name = match proxy_header {
         ProxyHeader::XForwarded => "x-forwarded-for",
