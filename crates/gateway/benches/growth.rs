@@ -158,7 +158,12 @@ async fn one(store: &Store, question: &str, count: i64, number: i64) {
         "is any to settle" => assert!(!store.has_unsettled(&tron).await.unwrap()),
         "transfers of a block" => assert_eq!(store.transfers_between(&tron, at.unsigned_abs(), at.unsigned_abs()).await.unwrap().len(), 1),
         "a page of transfers" => assert_eq!(store.transfers(TransferFilter::default(), 50).await.unwrap().len(), 50),
-        "whose time a wallet was" => assert!(!store.windows(&[wallet(at % (count / LEASES))], at.unsigned_abs()).await.unwrap().is_empty()),
+        "whose time a wallet was" => {
+            // In the middle: as many leases before it as after.
+            let number = count / 2 + at;
+            let height = number.unsigned_abs() + 1;
+            assert!(!store.windows(&[wallet(number % (count / LEASES))], height..=height).await.unwrap().is_empty());
+        }
         "orders past their time" => assert!(store.orders_past(&tron, now, 100).await.unwrap().is_empty()),
         "leases that are over" => assert!(store.leases_over(&tron, now, 100).await.unwrap().is_empty()),
         "webhooks that are due" => assert!(store.due_deliveries(Time::from_millis(1), &[], 100).await.unwrap().is_empty()),

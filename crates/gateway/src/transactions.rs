@@ -249,7 +249,7 @@ async fn owner(
     attempted: &Attempted,
     block: &BlockRef,
 ) -> Result<(Option<OrderId>, Recorded), Problem> {
-    let windows = gateway.store.windows(&[wallet.id], block.number).await?.remove(&wallet.id).unwrap_or_default();
+    let windows = gateway.store.windows(&[wallet.id], block.number..=block.number).await?.remove(&wallet.id).unwrap_or_default();
     let incoming = Incoming {
         value: attempted.value,
         decimals: part.config.decimals,

@@ -79,8 +79,9 @@ impl Work {
         if !addresses.is_empty() {
             let wallets = store.wallets_at(&row.name, &addresses).await?;
             let wallet_ids: Vec<WalletId> = wallets.iter().map(|wallet| wallet.id).collect();
-            let first = blocks.iter().map(|block| block.at.number).min().unwrap_or(0);
-            work.windows = store.windows(&wallet_ids, first).await?;
+            let heights = || blocks.iter().map(|block| block.at.number);
+            let (first, last) = (heights().min().unwrap_or(0), heights().max().unwrap_or(0));
+            work.windows = store.windows(&wallet_ids, first..=last).await?;
             work.wallets = wallets.into_iter().map(|wallet| (wallet.address, wallet)).collect();
             ids.extend(work.windows.values().flatten().map(|window| window.order));
         }

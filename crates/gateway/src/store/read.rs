@@ -1,6 +1,7 @@
 //! What the program asks the store. Every read is named after its question.
 
 use std::collections::{BTreeMap, HashMap};
+use std::ops::RangeInclusive;
 
 use sqlx::any::{AnyArguments, AnyRow};
 use sqlx::query::Query;
@@ -385,21 +386,22 @@ impl Store {
             .collect()
     }
 
-    /// Whose is money to these wallets in blocks from this height on? Of each wallet the lease that was
-    /// the newest below that height, and those since; of two that began at one height the later last.
-    pub async fn windows(&self, wallets: &[WalletId], from: u64) -> Found<HashMap<WalletId, Vec<Window>>> {
+    /// Whose is money to these wallets in these blocks? Of each wallet the lease that was the newest below
+    /// the first of them, and those that began below the last; of two that began at one height the later
+    /// last.
+    pub async fn windows(&self, wallets: &[WalletId], blocks: RangeInclusive<u64>) -> Found<HashMap<WalletId, Vec<Window>>> {
         let mut windows: HashMap<WalletId, Vec<Window>> = HashMap::new();
         for chunk in wallets.chunks(IN_MAX) {
-            let places: Vec<String> = (0..chunk.len()).map(|at| format!("(${})", at.saturating_add(2))).collect();
+            let places: Vec<String> = (0..chunk.len()).map(|at| format!("(${})", at.saturating_add(3))).collect();
             let text = format!(
                 "WITH w (id) AS (VALUES {}) SELECT l.wallet_id, l.order_id, l.from_height, o.expires_at, o.late_window \
                  FROM w JOIN leases l ON l.wallet_id = w.id AND l.from_height >= COALESCE( \
-                     (SELECT MAX(p.from_height) FROM leases p WHERE p.wallet_id = w.id AND p.from_height < $1), 0) \
+                     (SELECT MAX(p.from_height) FROM leases p WHERE p.wallet_id = w.id AND p.from_height < $1), 0) AND l.from_height < $2 \
                  JOIN usdt_payment_orders o ON o.id = l.order_id \
                  ORDER BY l.from_height, CASE WHEN l.to_height = l.from_height THEN 0 ELSE 1 END, l.id",
                 places.join(", ")
             );
-            let query = sqlx::query(AssertSqlSafe(text)).bind(height(from));
+            let query = sqlx::query(AssertSqlSafe(text)).bind(height(*blocks.start())).bind(height(*blocks.end()));
             let query = chunk.iter().fold(query, |query, wallet| query.bind(wallet.to_string()));
             for row in query.fetch_all(&self.readers).await? {
                 windows.entry(parse(&row, "wallet_id")?).or_default().push(Window {

@@ -454,7 +454,7 @@ async fn a_commit_is_all_or_nothing(ground: Ground) {
         assert_eq!(store.wallet(taken.id).await.unwrap().unwrap().version, 2, "{what}: the wallet changed");
         assert!(store.order(order.id).await.unwrap().is_none(), "{what}: the order is there");
         assert_eq!(store.order(old.id).await.unwrap().unwrap().version, 1, "{what}: the order changed");
-        assert!(store.windows(&[wallet.id], 0).await.unwrap().is_empty(), "{what}: the lease is there");
+        assert!(store.windows(&[wallet.id], 0..=u64::MAX).await.unwrap().is_empty(), "{what}: the lease is there");
         assert_eq!(store.transfers_above(&tron(), 0).await.unwrap().len(), 1, "{what}: the transfer is there");
         assert_eq!(store.journal_turns(&[transfer.id]).await.unwrap().len(), 0, "{what}: the entry is there");
         assert!(store.order_events(order.id, 0).await.unwrap().is_empty(), "{what}: the event is there");
@@ -798,15 +798,18 @@ async fn i2_a_wallet_has_one_live_lease(ground: Ground) {
     refused(&store, Changes { ended_leases: vec![(leases[0].lease.clone(), 41)], ..Changes::default() }).await;
     assert_eq!(store.order(first.id).await.unwrap().unwrap().order.leases[0].to, Some(40), "it ended once");
     done(&store, with(&second, &leases[1])).await;
-    let owners = async |from| -> Vec<(OrderId, u64)> {
-        store.windows(&[wallet.id], from).await.unwrap()[&wallet.id].iter().map(|window| (window.order, window.from)).collect()
+    let owners = async |blocks| -> Vec<(OrderId, u64)> {
+        let found = store.windows(&[wallet.id], blocks).await.unwrap().remove(&wallet.id).unwrap_or_default();
+        found.iter().map(|window| (window.order, window.from)).collect()
     };
     let both = [(first.id, 0), (second.id, 50)];
-    assert_eq!(owners(0).await, both);
     // A lease takes what is in blocks above the height where it begins.
-    assert_eq!(owners(50).await, both);
-    assert_eq!(owners(51).await, both[1..]);
-    assert_eq!(owners(u64::MAX).await, both[1..], "what came before is not read");
+    assert_eq!(owners(0..=0).await, []);
+    assert_eq!(owners(0..=50).await, both[..1], "what begins with the last block is not read");
+    assert_eq!(owners(50..=50).await, both[..1]);
+    assert_eq!(owners(50..=51).await, both);
+    assert_eq!(owners(51..=51).await, both[1..], "what came before is not read");
+    assert_eq!(owners(0..=u64::MAX).await, both);
 
     // Of two that began at one height the one that has time comes last, whatever made its id.
     let third = new_order();
@@ -814,7 +817,7 @@ async fn i2_a_wallet_has_one_live_lease(ground: Ground) {
     lease.lease.id = LeaseId::new(at(0), id_bytes());
     done(&store, Changes { ended_leases: vec![(leases[1].lease.clone(), 50)], ..Changes::default() }).await;
     done(&store, with(&third, &lease)).await;
-    assert_eq!(owners(51).await, [(second.id, 50), (third.id, 50)]);
+    assert_eq!(owners(51..=51).await, [(second.id, 50), (third.id, 50)]);
 }
 
 async fn i3_a_transfer_is_stored_once(ground: Ground) {
@@ -1790,7 +1793,7 @@ async fn long_lists_are_asked_in_parts(ground: Ground) {
     let addresses: Vec<Address> = wallets.iter().map(|wallet| wallet.address).collect();
     assert_eq!(store.wallets_at(&tron(), &addresses).await.unwrap().len(), MANY);
     let wallet_ids: Vec<WalletId> = wallets.iter().map(|wallet| wallet.id).collect();
-    assert_eq!(store.windows(&wallet_ids, 0).await.unwrap().len(), MANY);
+    assert_eq!(store.windows(&wallet_ids, 0..=1).await.unwrap().len(), MANY);
     let keys: Vec<TransferKey> = transfers.iter().map(|transfer| transfer.payment.key).collect();
     assert_eq!(store.transfers_by_key(&tron(), &keys).await.unwrap().len(), MANY);
     let transfer_ids: Vec<TransferId> = transfers.iter().map(|transfer| transfer.id).collect();
