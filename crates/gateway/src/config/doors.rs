@@ -4,7 +4,6 @@
 use std::collections::BTreeMap;
 
 use tidegate_rules::block::Network;
-use tidegate_rules::notify;
 
 use super::file::{Problems, Section};
 use super::values::{self, Echo, Form, Found};
@@ -103,11 +102,6 @@ fn door(name: &str, table: &mut Section<'_>, networks: &[NetworkConfig], problem
     let kind = table.text("form", &KIND, problems);
     let secret_form = if kind == Some(Kind::Standard) { &values::WEBHOOK_SECRET } else { &values::SHARED_SECRET };
     let secret = table.text("secret", secret_form, problems);
-    if let (Some(Kind::Standard), Some(secret)) = (kind, &secret)
-        && notify::secret_bytes(secret.expose()).is_none()
-    {
-        problems.add(&table.place, "expected base64 of at least 16 bytes behind whsec_ in `secret`, found another text (not shown)");
-    }
     let hmac = hmac(table, kind, problems);
     let transaction = transaction(table, networks, problems);
     let order = table.text("order_pointer", &POINTER, problems);

@@ -271,12 +271,12 @@ fn a_preset_on_another_chain_keeps_no_token_and_no_endpoint() {
 
 #[test]
 fn other_names_say_everything_themselves() {
-    let config = load("", &anvil("confirmations = 'final'; start_block = 17; webhook_secret = 'whsec_dGVzdA=='")).unwrap();
+    let config = load("", &anvil("confirmations = 'final'; start_block = 17; webhook_secret = 'whsec_MDEyMzQ1Njc4OWFiY2RlZg=='")).unwrap();
     let network = &config.networks[0];
     assert_eq!((network.name.as_str(), network.display_name.as_str()), ("anvil", "anvil"));
     assert_eq!((network.confirmations, network.start_block), (Depth::Final, StartBlock::Number(17)));
     assert_eq!((network.poll_interval, network.requests_per_second), (Span::from_secs(2), None));
-    assert_eq!(network.webhook_secret.as_ref().unwrap().expose(), "whsec_dGVzdA==");
+    assert_eq!(network.webhook_secret.as_ref().unwrap().expose(), "whsec_MDEyMzQ1Njc4OWFiY2RlZg==");
     assert_eq!(
         problem("", "\n[networks.anvil]\nkind = \"evm\"\nrpc = [\"http://x\"]"),
         "`networks.anvil` in tidegate.toml, line 2: missing `chain_id`, `token`, `decimals`, `confirmations`; only a table that is \
@@ -442,7 +442,7 @@ fn wrong_networks_say_what_was_expected_and_found() {
         display_name = ""       | expected a name of 1 to 40 characters, found the text ""
         range_max = 0           | expected a whole number from 1 to 10000, found the number 0
         requests_per_day = 0    | expected a whole number of at least 1, found the number 0
-        webhook_secret = "x"    | expected a Standard Webhooks secret: whsec_ and then base64, found another text (not shown)"#;
+        webhook_secret = "x"    | expected a Standard Webhooks secret: whsec_ and then base64 of at least 16 bytes, found another text (not shown)"#;
     for line in table.lines().map(str::trim).filter(|line| !line.is_empty()) {
         let (change, expected) = line.split_once('|').unwrap();
         let key = change.split(' ').next().unwrap();
@@ -684,11 +684,11 @@ fn payment_providers_have_doors() {
         (usual.to_owned(), "missing `form`"),
         (format!("{usual}\nform = 'paypal'"), "expected \"hmac\", \"standard\", \"stripe\" or \"nowpayments\", found the text \"paypal\""),
         ("form = 'stripe'\nsecret = 'short'".to_owned(), "at least 8 visible ASCII characters, found another text (not shown)"),
-        ("form = 'standard'\nsecret = 'hunter2hunter2'".to_owned(), "whsec_ and then base64, found another text (not shown)"),
         (
-            "form = 'standard'\nsecret = 'whsec_dGVzdA=='".to_owned(),
-            "at least 16 bytes behind whsec_ in `secret`, found another text (not shown)",
+            "form = 'standard'\nsecret = 'hunter2hunter2'".to_owned(),
+            "whsec_ and then base64 of at least 16 bytes, found another text (not shown)",
         ),
+        ("form = 'standard'\nsecret = 'whsec_dGVzdA=='".to_owned(), "base64 of at least 16 bytes, found another text (not shown)"),
         (format!("{usual}\nform = 'stripe'\nheader = 'x'"), "so take it out"),
         (
             format!("{usual}\nform = 'hmac'\nheader = 'x'"),

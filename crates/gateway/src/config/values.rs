@@ -7,6 +7,7 @@ use std::str::FromStr;
 
 use tidegate_rules::amount::Amount;
 use tidegate_rules::block::Network;
+use tidegate_rules::notify;
 use tidegate_rules::time::Span;
 use tidegate_rules::wallet::WalletKind;
 use url::Url;
@@ -216,6 +217,7 @@ pub(super) const REDIS_URL: Form<SecretUrl> = Form {
     expected: "a redis:// or rediss:// URL",
     echo: Echo::Hide,
     parse: |text| match Url::parse(text) {
+        Ok(url) if matches!(url.scheme(), "redis" | "rediss") && is_torn(&url) => words(TORN),
         Ok(url) if matches!(url.scheme(), "redis" | "rediss") && url.has_host() => Ok(SecretUrl::new(url)),
         _ => Err(found_scheme(text)),
     },
@@ -290,15 +292,22 @@ fn database_url(text: &str) -> Result<DatabaseUrl, Found> {
         "postgres" | "postgresql" => {
             // Without the slashes it would be a path, and no server's address.
             let url = rest.starts_with("//").then(|| Url::parse(&format!("postgres:{rest}")).ok()).flatten();
-            let url = url.filter(|url| url.path().len() > 1);
-            url.map_or_else(
-                || words("a postgres URL without a database name, or one that cannot be read (not shown)"),
-                |url| Ok(DatabaseUrl::Postgres(SecretUrl::new(url))),
-            )
+            let Some(url) = url.filter(|url| url.path().len() > 1) else {
+                return words("a postgres URL without a database name, or one that cannot be read (not shown)");
+            };
+            if is_torn(&url) { words(TORN) } else { Ok(DatabaseUrl::Postgres(SecretUrl::new(url))) }
         }
         _ => Err(found_scheme(text)),
     }
 }
+
+/// True where a password holds what ends the host, so that the rest of the password is read as the
+/// path and its beginning as a port, which is shown.
+fn is_torn(url: &Url) -> bool {
+    url.path().contains('@') || url.query().is_some_and(|query| query.contains('@')) || url.fragment().is_some()
+}
+
+const TORN: &str = "one with @ behind its path, or with # (not shown); in a name or password write / as %2F, ? as %3F, # as %23, @ as %40";
 
 fn sqlite_path(rest: &str, driver: Option<&str>) -> Result<PathBuf, Found> {
     let (path, parameters) = rest.split_once('?').map_or((rest, None), |(path, parameters)| (path, Some(parameters)));
@@ -356,13 +365,9 @@ pub(super) const SYMBOL: Form<String> = Form {
 };
 
 pub(super) const WEBHOOK_SECRET: Form<SecretText> = Form {
-    expected: "a Standard Webhooks secret: whsec_ and then base64",
+    expected: "a Standard Webhooks secret: whsec_ and then base64 of at least 16 bytes",
     echo: Echo::Hide,
-    parse: |text| {
-        let body = text.strip_prefix("whsec_").map(|body| body.trim_end_matches('=')).ok_or(Found::Text)?;
-        let is_base64 = !body.is_empty() && body.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'+' | b'/'));
-        if is_base64 { Ok(SecretText::new(text)) } else { Err(Found::Text) }
-    },
+    parse: |text| if notify::secret_bytes(text).is_some() { Ok(SecretText::new(text)) } else { Err(Found::Text) },
 };
 
 pub(super) const HEADER_VALUE: Form<SecretText> = Form {
@@ -598,6 +603,9 @@ mod tests {
         for (url, expected) in [
             ("mysql://u:hunter2@db/shop", "one that starts with mysql://"),
             ("postgres://u:hunter2@db:port/shop", "a postgres URL without a database name, or one that cannot be read (not shown)"),
+            ("postgres://u:12/hunter2@db/shop", TORN),
+            ("postgres://u:12/x?hunter2@db/shop", TORN),
+            ("postgres://db/shop#hunter2", TORN),
             ("hunter2", "a text without a scheme (not shown)"),
             ("hunter2https://db/shop", "one of another scheme (not shown)"),
             ("hunter2://db/shop", "one of another scheme (not shown)"),
@@ -644,6 +652,7 @@ mod tests {
             "
             redis://:pw@cache:6379/0    redis://cache:6379
             rediss://cache              rediss://cache
+            redis://:1/pw@cache         -
             http://cache                -
             cache:6379                  -",
         );
@@ -679,7 +688,19 @@ mod tests {
         check(&LOG_FORMAT, |format| format!("{format:?}"), "json Json\n pretty Pretty\n JSON Json\n text -");
         check(&FLAG, bool::to_string, "true true\n 1 true\n Yes true\n off false\n 0 false\n maybe -");
         check(&KIND, |kind| format!("{kind:?}"), "evm Evm\n tron Tron\n EVM -\n solana -");
-        check(&WEBHOOK_SECRET, |_| "ok".into(), "whsec_dGVzdA== ok\n whsec_abc+/9 ok\n whsec_ -\n whsec_a-b -\n secret -\n whsec_… -");
+        check(
+            &WEBHOOK_SECRET,
+            |_| "ok".into(),
+            "
+            whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw  ok
+            whsec_MDEyMzQ1Njc4OWFiY2RlZg==          ok
+            whsec_MDEyMzQ1Njc4OWFiY2RlZg            -
+            whsec_MDEyMzQ1Njc4OWFiY2Rl              -
+            MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw        -
+            whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaS-  -
+            whsec_                                  -
+            whsec_…                                 -",
+        );
         check(&AMOUNT, Amount::to_string, "12.5 12.500000\n 0 0.000000\n 1.0000001 -\n -1 -\n 1e3 -\n 9000000000001 -");
     }
 
