@@ -1,6 +1,9 @@
 //! A configuration as a whole: where its values come from, and what is said when it is wrong.
 
 use std::collections::HashMap;
+use std::num::NonZeroU32;
+
+use tidegate_rules::order::Depth;
 
 use super::*;
 
