@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use prometheus::core::Collector;
 use prometheus::proto::MetricFamily;
-use prometheus::{GaugeVec, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Opts, TextEncoder};
+use prometheus::{Gauge, GaugeVec, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Opts, TextEncoder};
 use tidegate_chain::{EndpointHealth, EndpointState};
 use tidegate_rules::alert::{AlertKind, AlertStatus};
 use tidegate_rules::block::Network;
@@ -27,6 +27,7 @@ use tokio::time::timeout;
 
 pub use self::commits::{Brought, Commits};
 use crate::cache::{Cached, RedisHealth};
+use crate::clock;
 use crate::config::DatabaseUrl;
 use crate::gateway::{Gateway, NetworkHealth, NetworkPart};
 use crate::problem::Problem;
@@ -64,6 +65,7 @@ pub struct Metrics {
     in_flight: IntGauge,
     seen: HistogramVec,
     paid: HistogramVec,
+    started: Gauge,
     tally: SingleFlight<Option<Arc<Vec<Count>>>>,
 }
 
@@ -78,6 +80,8 @@ impl Drop for InFlight {
 
 impl Default for Metrics {
     fn default() -> Self {
+        let started = sound(Gauge::with_opts(Opts::new("process_start_time_seconds", "When the process was started, since 1970")));
+        started.set(clock::now().since(Time::from_millis(0)).to_std().as_secs_f64());
         Self {
             requests: counter("http_requests_total", "Requests that were answered", &["method", "route", "status"]),
             took: histogram(
@@ -99,6 +103,7 @@ impl Default for Metrics {
                 &["network"],
                 &CHAIN_BUCKETS,
             ),
+            started,
             tally: SingleFlight::default(),
         }
     }
@@ -130,7 +135,8 @@ impl Metrics {
     }
 
     fn collect(&self) -> Vec<MetricFamily> {
-        [self.requests.collect(), self.took.collect(), self.in_flight.collect(), self.seen.collect(), self.paid.collect()].concat()
+        let http = [self.requests.collect(), self.took.collect(), self.in_flight.collect()];
+        [http.concat(), self.seen.collect(), self.paid.collect(), self.started.collect()].concat()
     }
 
     /// What is counted in the database, at most [`COUNTED_FOR`] old. `None` when it does not answer.

@@ -1,21 +1,20 @@
 //! The process in numbers, by the names that Prometheus' own clients give them, and the disk that the
 //! database lies on. Read from `/proc` by hand: the crate that the `prometheus` crate would read it
-//! with brings a second `rustix`. Where there is no `/proc`, there are no lines.
+//! with brings a second `rustix`. Only from what a process may read of itself, because a hardened unit
+//! shows it nothing else. Where there is no `/proc`, there are no lines.
 
 use std::path::Path;
 use std::time::Duration;
 
 use prometheus::core::Collector as _;
 use prometheus::proto::MetricFamily;
-use prometheus::{Counter, Gauge, IntGauge, Opts};
+use prometheus::{Counter, IntGauge, Opts};
 
 use super::sound;
 
 /// What `/proc` says of this process.
 struct Proc {
     cpu: Duration,
-    /// Since 1970.
-    started: Duration,
     threads: u64,
     virtual_bytes: u64,
     resident_bytes: u64,
@@ -28,9 +27,7 @@ pub fn collect() -> Vec<MetricFamily> {
     let Some(read) = read() else { return Vec::new() };
     let cpu = sound(Counter::with_opts(Opts::new("process_cpu_seconds_total", "Time that processors spent on this process")));
     cpu.inc_by(read.cpu.as_secs_f64());
-    let started = sound(Gauge::with_opts(Opts::new("process_start_time_seconds", "When the process was started, since 1970")));
-    started.set(read.started.as_secs_f64());
-    let mut families = [cpu.collect(), started.collect()].concat();
+    let mut families = cpu.collect();
     for (name, help, value) in [
         ("process_threads", "Threads of the process", Some(read.threads)),
         ("process_virtual_memory_bytes", "Memory that the process has addresses for", Some(read.virtual_bytes)),
@@ -67,25 +64,22 @@ fn gauge(opts: Opts, value: u64) -> Vec<MetricFamily> {
 
 fn read() -> Option<Proc> {
     let stat = std::fs::read_to_string("/proc/self/stat").ok()?;
-    let boot = std::fs::read_to_string("/proc/stat").ok()?;
     let limits = std::fs::read_to_string("/proc/self/limits").ok()?;
     let open = std::fs::read_dir("/proc/self/fd").ok()?.count();
     let (ticks, page) = (rustix::param::clock_ticks_per_second(), u64::try_from(rustix::param::page_size()).ok()?);
     // The one that lists them is among them.
-    parse(&stat, &boot, &limits, u64::try_from(open.saturating_sub(1)).ok()?, ticks, page)
+    parse(&stat, &limits, u64::try_from(open.saturating_sub(1)).ok()?, ticks, page)
 }
 
 /// Reads proc(5). The second field of `stat` is the program's name and may hold anything.
-fn parse(stat: &str, boot: &str, limits: &str, open_fds: u64, ticks: u64, page: u64) -> Option<Proc> {
+fn parse(stat: &str, limits: &str, open_fds: u64, ticks: u64, page: u64) -> Option<Proc> {
     let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
     // The state is the third.
     let field = |number: usize| fields.get(number.checked_sub(3)?)?.parse::<u64>().ok();
     let time = |count: u64| Some(Duration::from_millis(count.checked_mul(1_000)?.checked_div(ticks)?));
-    let booted: u64 = boot.lines().find_map(|line| line.strip_prefix("btime "))?.trim().parse().ok()?;
     let max_fds = limits.lines().find_map(|line| line.strip_prefix("Max open files")?.split_whitespace().next()?.parse().ok());
     Some(Proc {
         cpu: time(field(14)?.checked_add(field(15)?)?)?,
-        started: Duration::from_secs(booted).checked_add(time(field(22)?)?)?,
         threads: field(20)?,
         virtual_bytes: field(23)?,
         resident_bytes: field(24)?.checked_mul(page)?,
@@ -102,14 +96,14 @@ mod tests {
     fn what_proc_says_is_read() {
         let stat = "4711 (a ) name) S 1 4711 4711 0 -1 4194560 8000 0 3 0 250 50 0 0 20 0 9 0 30000 123456789 2500 18446744073709551615";
         let limits = "Limit                     Soft Limit           Hard Limit           Units\nMax open files            1024                 524288               files\n";
-        let read = parse(stat, "cpu 1 2 3\nbtime 1700000000\n", limits, 12, 100, 4_096).unwrap();
-        assert_eq!((read.cpu, read.started), (Duration::from_secs(3), Duration::from_secs(1_700_000_300)));
+        let read = parse(stat, limits, 12, 100, 4_096).unwrap();
+        assert_eq!(read.cpu, Duration::from_secs(3));
         assert_eq!((read.threads, read.virtual_bytes, read.resident_bytes), (9, 123_456_789, 2_500 * 4_096));
         assert_eq!((read.open_fds, read.max_fds), (12, Some(1_024)));
         let unlimited = limits.replace("1024", "unlimited");
-        assert_eq!(parse(stat, "btime 1\n", &unlimited, 0, 100, 1).unwrap().max_fds, None);
-        for (stat, boot) in [("", "btime 1\n"), ("1 (x) S 1", "btime 1\n"), (stat, "cpu 1\n")] {
-            assert!(parse(stat, boot, limits, 0, 100, 1).is_none());
+        assert_eq!(parse(stat, &unlimited, 0, 100, 1).unwrap().max_fds, None);
+        for stat in ["", "1 (x) S 1"] {
+            assert!(parse(stat, limits, 0, 100, 1).is_none());
         }
     }
 }

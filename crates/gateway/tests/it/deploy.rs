@@ -3,7 +3,7 @@
 //! read and held to what they promise, and the secrets that are made open what they are for.
 
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use serde_json::Value;
@@ -124,9 +124,12 @@ async fn the_secrets_that_are_made_are_those_that_the_compose_file_names() {
     assert_eq!(make().code, Some(1));
     assert_eq!(read("master.key"), key);
 
-    // Redis lets Tidegate in by them, and nobody else; and the key is one.
+    // Redis lets Tidegate in by them, to all that it does there, and nobody else; and the key is one.
     let redis = Redis::configured_by(&secrets.join("redis.conf")).await;
     assert!(redis.command(&["PING"]).contains("NOAUTH"));
+    let rights = |text: &str| text.lines().find_map(|line| Some(line.split_once(" ~tidegate:* ")?.1.to_owned()));
+    let documented = text("docs/operating.md");
+    assert_eq!(rights(&read("redis.conf")).unwrap(), rights(&documented).unwrap(), "as in docs/operating.md, under Redis");
     let url = dir.path().join("redis.url");
     std::fs::write(&url, read("redis.url").replace("@redis/", &format!("@127.0.0.1:{}/", redis.port))).unwrap();
     let home = Home::new(&Settings::new("http://127.0.0.1:9", [1; 20]));
@@ -138,6 +141,23 @@ async fn the_secrets_that_are_made_are_those_that_the_compose_file_names() {
         let row = found["data"].as_array().unwrap().iter().find(|row| row["check"] == name).unwrap_or_else(|| panic!("{found}"));
         assert_eq!(row["ok"], true, "{found}");
     }
+}
+
+/// Every source file of the program, tests apart.
+fn sources_of_crates() -> Vec<PathBuf> {
+    let crates = std::fs::read_dir(repo().join("crates")).unwrap().map(|entry| entry.unwrap().path().join("src"));
+    let mut folders: Vec<PathBuf> = crates.collect();
+    let mut files = Vec::new();
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()) {
+            match entry.extension() {
+                _ if entry.is_dir() => folders.push(entry),
+                Some(extension) if extension == "rs" => files.push(entry),
+                _ => {}
+            }
+        }
+    }
+    files
 }
 
 #[test]
@@ -167,4 +187,16 @@ fn the_image_is_built_from_what_is_there_and_runs_as_nobody_in_particular() {
     for member in members.split(',').map(|member| member.trim().trim_matches('"')) {
         assert!(copied.iter().any(|rest| member.starts_with(rest.split(' ').next().unwrap())), "{member} is not copied");
     }
+    // And every file that is compiled in from outside its crate.
+    let mut from_outside = 0;
+    for file in sources_of_crates() {
+        let code = std::fs::read_to_string(&file).unwrap();
+        for path in code.split("include_str!(\"").skip(1).map(|rest| rest.split('"').next().unwrap()) {
+            let included = file.parent().unwrap().join(path).canonicalize().unwrap_or_else(|error| panic!("{path}: {error}"));
+            let included = included.strip_prefix(repo().canonicalize().unwrap()).unwrap().to_str().unwrap().to_owned();
+            from_outside += usize::from(!included.starts_with("crates/"));
+            assert!(copied.iter().any(|rest| included.starts_with(rest.split(' ').next().unwrap())), "{included} is not copied");
+        }
+    }
+    assert!(from_outside > 0, "nothing was looked at");
 }
