@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use crate::client::Client;
 use crate::own::Own;
 use crate::tally::Call;
-use crate::usage::{self, Usage};
+use crate::usage::{self, Usage, shown};
 use crate::{Stage, networks};
 
 /// Wallets that one call makes, at most.
@@ -61,7 +61,7 @@ pub async fn cost(mut own: Own, mut stage: Stage, wallets: u64, rest: Duration) 
             usage.rss_kib,
             usage.anon_kib,
             usage.rss_kib - usage.anon_kib,
-            usage.files
+            shown(usage.files)
         )
     };
     let text = format!(

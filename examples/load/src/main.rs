@@ -8,7 +8,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 use tidegate_example_shop::Credentials;
 use tidegate_load::own::Own;
-use tidegate_load::usage::Sample;
+use tidegate_load::usage::{self, Sample};
 use tidegate_load::{Outages, Pace, Payer, Plan, Stage, Target, idle, load, loopback, now_ms, pages};
 
 /// Load for a Tidegate on this machine, and the truth about its orders afterwards.
@@ -169,7 +169,7 @@ fn sampled(sample: &Sample) {
         sample.at_s,
         usage.rss_kib,
         usage.anon_kib,
-        usage.files,
+        usage::shown(usage.files),
         usage.cpu_ms
     );
 }

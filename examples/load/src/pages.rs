@@ -78,7 +78,7 @@ pub async fn cost(stage: &Stage, count: u64, lasts: Duration) -> Result<Cost, St
     let more_ms = busy_ms.saturating_sub(quiet_ms);
     let us_per_page_second = (more_ms * 1_000).checked_div(count * lasts.as_secs()).unwrap_or(0);
     let bytes = per_page(opened.rss_kib.saturating_sub(without.rss_kib));
-    let files = opened.files.saturating_sub(without.files);
+    let files = opened.files.zip(without.files).map(|(opened, without)| opened.saturating_sub(without));
     let json = json!({
         "pages": count, "seconds": lasts.as_secs(), "still_open": still_open, "events": events,
         "open_p50_us": times.percentile_us(50), "open_p99_us": times.percentile_us(99),
@@ -90,7 +90,7 @@ pub async fn cost(stage: &Stage, count: u64, lasts: Duration) -> Result<Cost, St
         "{count} pages for {} s, {still_open} still open at the end, {events} parts of streams came\n  \
          first event   p50 {} ms, p99 {} ms\n  \
          memory        {} KiB without, {} KiB open ({bytes} bytes a page), {} KiB at the end\n  \
-         file handles  {files} more\n  \
+         file handles  {} more\n  \
          processor     {quiet_ms} ms without, {busy_ms} ms with: {us_per_page_second} µs for each page and second\n",
         lasts.as_secs(),
         ms(times.percentile_us(50)),
@@ -98,6 +98,7 @@ pub async fn cost(stage: &Stage, count: u64, lasts: Duration) -> Result<Cost, St
         without.rss_kib,
         opened.rss_kib,
         with.rss_kib,
+        usage::shown(files),
     );
     Ok(Cost { json, text })
 }
