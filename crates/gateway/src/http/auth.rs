@@ -3,6 +3,7 @@
 //! look-up. Whoever keeps trying what does not exist is slowed down by address.
 
 use std::collections::HashMap;
+use std::convert::Infallible;
 use std::net::IpAddr;
 use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -311,6 +312,17 @@ impl Caller {
 pub fn address_of(app: &App, parts: &Parts) -> IpAddr {
     let peer = parts.extensions.get::<Peer>().map_or(IpAddr::from([0, 0, 0, 0]), |peer| peer.address);
     client_address(peer, &parts.headers, &app.gateway.config.server)
+}
+
+/// The address that a request came from, for a handler that wants to know it.
+pub struct ClientAddress(pub IpAddr);
+
+impl FromRequestParts<App> for ClientAddress {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Infallible> {
+        Ok(Self(address_of(app, parts)))
+    }
 }
 
 impl FromRequestParts<App> for Caller {

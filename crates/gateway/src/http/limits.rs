@@ -1,12 +1,14 @@
 //! How much is answered: so many requests a second for a key and for an address, and so many at the
-//! same time for all. What is too much is told so, with the time to come again, before it costs
+//! same time for all, of which one address has at most half. What is too much is told so, with the time to come again, before it costs
 //! anything. The health pages are always answered. The requests a second are counted together with the
 //! other processes of the database, where there is Redis ([`crate::rate`]); what is done at the same
 //! time is each process's own.
 
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::net::IpAddr;
 use std::num::NonZeroU32;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use axum::extract::{Request, State};
 use axum::middleware::Next;
@@ -31,8 +33,54 @@ const BUSY_AGAIN_S: u32 = 1;
 pub struct Limits {
     keys: Limiter<KeyId>,
     addresses: Limiter<IpAddr>,
-    places: Semaphore,
-    streams: Arc<Semaphore>,
+    places: Places,
+    streams: Places,
+}
+
+/// Places for all. One address of a client has at most half of them, so that nobody alone can keep
+/// everybody else out by beginning what he does not end.
+struct Places {
+    free: Arc<Semaphore>,
+    most: usize,
+    held: Arc<Mutex<HashMap<IpAddr, usize>>>,
+}
+
+/// A place, for as long as this lives.
+pub struct Place {
+    _free: OwnedSemaphorePermit,
+    held: Arc<Mutex<HashMap<IpAddr, usize>>>,
+    who: IpAddr,
+}
+
+impl Places {
+    fn new(count: usize) -> Self {
+        Self { free: Arc::new(Semaphore::new(count)), most: count.div_ceil(2), held: Arc::default() }
+    }
+
+    fn take(&self, address: IpAddr) -> Option<Place> {
+        let who = network_of(address);
+        let free = Arc::clone(&self.free).try_acquire_owned().ok()?;
+        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = held.entry(who).or_default();
+        if *count >= self.most {
+            return None;
+        }
+        *count = count.saturating_add(1);
+        drop(held);
+        Some(Place { _free: free, held: Arc::clone(&self.held), who })
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Entry::Occupied(mut count) = held.entry(self.who) {
+            *count.get_mut() = count.get().saturating_sub(1);
+            if *count.get() == 0 {
+                count.remove();
+            }
+        }
+    }
 }
 
 impl Limits {
@@ -43,8 +91,8 @@ impl Limits {
         Self {
             keys: Limiter::new("key", rate, KeyId::to_string, together),
             addresses: Limiter::new("address", rate, IpAddr::to_string, together),
-            places: Semaphore::new(usize::try_from(limits.concurrent_requests).unwrap_or(Semaphore::MAX_PERMITS)),
-            streams: Arc::new(Semaphore::new(STREAMS_MAX)),
+            places: Places::new(usize::try_from(limits.concurrent_requests).unwrap_or(Semaphore::MAX_PERMITS)),
+            streams: Places::new(STREAMS_MAX),
         }
     }
 
@@ -54,8 +102,8 @@ impl Limits {
     }
 
     /// A place for a stream of events, for as long as it is kept.
-    pub fn stream(&self) -> Result<OwnedSemaphorePermit, Problem> {
-        Arc::clone(&self.streams).try_acquire_owned().map_err(|_| busy("too many pages are being kept up to date at this moment; reload"))
+    pub fn stream(&self, address: IpAddr) -> Result<Place, Problem> {
+        self.streams.take(address).ok_or_else(|| busy("too many pages are being kept up to date at this moment; reload"))
     }
 
     async fn address(&self, address: IpAddr) -> Result<(), Problem> {
@@ -80,10 +128,11 @@ pub async fn guard(State(app): State<App>, request: Request, next: Next) -> Resp
         return next.run(request).await;
     }
     let (parts, body) = request.into_parts();
-    if let Err(problem) = app.limits.address(address_of(&app, &parts)).await {
+    let address = address_of(&app, &parts);
+    if let Err(problem) = app.limits.address(address).await {
         return problem.into_response();
     }
-    let Ok(_place) = app.limits.places.try_acquire() else {
+    let Some(_place) = app.limits.places.take(address) else {
         return busy("too many requests are being answered at this moment; try again").into_response();
     };
     next.run(Request::from_parts(parts, body)).await
@@ -110,12 +159,21 @@ mod tests {
     }
 
     #[test]
-    fn a_stream_that_ends_makes_room() {
+    fn nobody_alone_has_more_than_half_and_a_stream_that_ends_makes_room() {
         let limits = Limits::new(&config::Limits { requests_per_second: 1, burst: 1, concurrent_requests: 1 }, None);
-        let mut streams: Vec<OwnedSemaphorePermit> = (0..STREAMS_MAX).map(|_| limits.stream().unwrap()).collect();
-        let refused = limits.stream().unwrap_err();
+        let [one, neighbour, other, third]: [IpAddr; 4] =
+            ["2001:db8::1", "2001:db8::2", "192.0.2.1", "192.0.2.2"].map(|address| address.parse().unwrap());
+        let mut streams: Vec<Place> = (0..STREAMS_MAX / 2).map(|_| limits.stream(one).unwrap()).collect();
+        let refused = limits.stream(neighbour).err().unwrap();
         assert_eq!((refused.code, refused.retry_after_s), ("busy", Some(BUSY_AGAIN_S)));
+        streams.extend((0..STREAMS_MAX / 2).map(|_| limits.stream(other).unwrap()));
+        assert!(limits.stream(third).is_err(), "all are taken");
         streams.pop();
-        assert!(limits.stream().is_ok());
+        assert!(limits.stream(one).is_err(), "it was not his");
+        assert!(limits.stream(third).is_ok());
+        streams.clear();
+        assert!(limits.streams.held.lock().unwrap().is_empty(), "nobody is remembered who holds none");
+        // Of one place somebody has it.
+        assert!(limits.places.take(one).is_some());
     }
 }

@@ -2,10 +2,12 @@
 //! HTTP/1.1. Each has a task of its own, so that none waits for a slow one. Nothing here knows what
 //! is asked.
 
+use std::future::{Future as _, poll_fn};
 use std::io;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use axum::Router;
@@ -38,6 +40,10 @@ const HANDSHAKE_MAX: Duration = Duration::from_secs(10);
 /// How long the head of a request may take, and a connection may be idle before it. Longer than the
 /// minute for which proxies keep theirs, so that none sends into a connection that is being closed.
 const HEAD_MAX: Duration = Duration::from_secs(75);
+
+/// How long the head of a request may be, and how much of what follows is read ahead: what a connection
+/// can make us keep. The longest that a browser or a proxy sends is a quarter of it.
+const HEAD_BYTES_MAX: usize = 64 * 1024;
 
 /// How long nothing is taken in when the operating system refuses, as it does without free files.
 const REST: Duration = Duration::from_secs(1);
@@ -151,9 +157,17 @@ async fn shake_hands(
         return Ok(None);
     }
     let hello = LazyConfigAcceptor::new(rustls::server::Acceptor::default(), stream).await?;
-    // Only what costs something is counted: a hello that is whole.
-    let _turn = turns.acquire().await.map_err(io::Error::other)?;
-    Ok(Some(Box::new(hello.into_stream(certificates.config()).await?)))
+    let mut shaking = pin!(hello.into_stream(certificates.config()));
+    // Only what costs something is counted: the answer to a hello that is whole. Whoever then does not
+    // go on keeps nobody from their turn.
+    let turn = turns.acquire().await.map_err(io::Error::other)?;
+    let answered = poll_fn(|context| Poll::Ready(shaking.as_mut().poll(context))).await;
+    drop(turn);
+    let stream = match answered {
+        Poll::Ready(stream) => stream?,
+        Poll::Pending => shaking.await?,
+    };
+    Ok(Some(Box::new(stream)))
 }
 
 /// Answers, and reads what the client still sends: closing at once would take the answer away.
@@ -171,7 +185,7 @@ async fn answer(stream: impl AsyncRead + AsyncWrite + Unpin, peer: Peer, shared:
         shared.router.clone().oneshot(request)
     });
     let mut builder = http1::Builder::new();
-    builder.timer(TokioTimer::new()).header_read_timeout(HEAD_MAX);
+    builder.timer(TokioTimer::new()).header_read_timeout(HEAD_MAX).max_buf_size(HEAD_BYTES_MAX);
     let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
     let outcome = tokio::select! {
         outcome = connection.as_mut() => outcome,
@@ -205,6 +219,26 @@ mod tests {
         let mut heard = String::new();
         client.read_to_string(&mut heard).await.unwrap();
         (begun.elapsed(), heard)
+    }
+
+    #[tokio::test]
+    async fn a_head_without_end_is_refused_before_it_fills_the_memory() {
+        let (mut client, server) = tokio::io::duplex(4_096);
+        let (_stop, stop) = watch::channel(false);
+        let router = Router::new().fallback(|| async { "answered" });
+        let shared = Shared { door: Door::Plain, router, handshakes: Semaphore::new(1), stop };
+        let endless = async {
+            client.write_all(b"GET / HTTP/1.1\r\nHost: x\r\nX-Long: ").await.unwrap();
+            let mut sent = 0;
+            // Until the other side closes.
+            while client.write_all(&[b'a'; 1_024]).await.is_ok() {
+                sent += 1_024;
+            }
+            sent
+        };
+        let peer = Peer { address: IpAddr::from([192, 0, 2, 1]), carried: Carried::Http };
+        let (sent, ()) = tokio::join!(endless, answer(server, peer, &shared));
+        assert!((HEAD_BYTES_MAX / 2..2 * HEAD_BYTES_MAX).contains(&sent), "{sent}");
     }
 
     // Tokio's clock stands still but for what is waited for, so these are the limits themselves.

@@ -17,10 +17,11 @@ use tidegate_rules::amount::Amount;
 use tidegate_rules::block::Network;
 use tidegate_rules::order::{Depth, Exception, Heads, PaymentStatus, Status};
 use tidegate_rules::time::Time;
-use tokio::sync::OwnedSemaphorePermit;
 use tokio::sync::broadcast::error::RecvError;
 use tracing::Instrument as _;
 
+use super::auth::ClientAddress;
+use super::limits::Place;
 use super::request::{EmptyBody, Params, RawBody};
 use super::{App, api, request_id, stopped};
 use crate::clock;
@@ -308,13 +309,18 @@ async fn pay_in_sandbox(
 }
 
 /// The order as it changes: a snapshot first, then whenever something happens.
-async fn events(State(app): State<App>, Path(id): Path<String>, headers: HeaderMap) -> Result<Response, Problem> {
+async fn events(
+    State(app): State<App>,
+    Path(id): Path<String>,
+    ClientAddress(address): ClientAddress,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
     let row = orders::find(&app.gateway, None, &id).await?;
     let after = match headers.get("last-event-id").and_then(|value| value.to_str().ok()) {
         Some(last) => app.gateway.store.event_seq(last).await?,
         None => None,
     };
-    let place = app.limits.stream()?;
+    let place = app.limits.stream(address)?;
     let keep_alive = KeepAlive::new().interval(COMMENT_EVERY).text("");
     Ok(Sse::new(live(app, row, after, place)).keep_alive(keep_alive).into_response())
 }
@@ -329,7 +335,7 @@ struct Sent {
 /// The events of a page's connection. Each carries the whole public order, so a page that missed
 /// some is right again with the next; the id is that of the last event of the order. The place is
 /// free again when the page goes.
-fn live(app: App, row: OrderRow, after: Option<i64>, place: OwnedSemaphorePermit) -> impl Stream<Item = Result<sse::Event, Infallible>> {
+fn live(app: App, row: OrderRow, after: Option<i64>, place: Place) -> impl Stream<Item = Result<sse::Event, Infallible>> {
     let signals = app.gateway.listen();
     let sent = Sent { seq: after.unwrap_or(0), last_id: String::new(), data: String::new() };
     // The answer has begun when this is read, and its request is over.

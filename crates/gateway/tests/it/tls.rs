@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
 
 use rustls::pki_types::ServerName;
 use serde_json::Value;
@@ -181,7 +182,8 @@ async fn slow_handshakes_hold_nobody_up() {
     let home = home(&authority.issue("first", 30));
     let (_gateway, address) = serve(&home).await;
     let hello = hello(&authority);
-    let client = authority.client(address).pool_max_idle_per_host(0).build().unwrap();
+    // Sooner than the slow ones are sent away.
+    let client = authority.client(address).pool_max_idle_per_host(0).timeout(Duration::from_secs(6)).build().unwrap();
     // Nothing, a byte, half a hello, and a whole one without the rest of the handshake.
     let mut slow = Vec::new();
     for bytes in [&hello[..0], &hello[..1], &hello[..hello.len() / 2], &hello[..]] {
