@@ -63,7 +63,7 @@ pub fn next(recent: &[BlockRef], final_number: Option<u64>, blocks: &[BlockRef],
             (Some(_), _) => {}
             (None, None) => return Next::Wait,
             (None, Some(head)) => match ours(recent, head.number) {
-                Some(same) if same.hash == head.hash => return Next::Wait,
+                Some(same) if same == head => return Next::Wait,
                 Some(_) => {}
                 // Higher than our tip: its new block will be here in a moment. Lower than what we
                 // keep: far behind, or another chain; either way nothing to follow.
@@ -108,7 +108,8 @@ fn ours(recent: &[BlockRef], number: u64) -> Option<&BlockRef> {
     recent.get(usize::try_from(number.checked_sub(oldest)?).ok()?)
 }
 
-/// Searches the highest height at which both agree: in growing steps down until one agrees, then
+/// Searches the highest height at which both agree, on the whole header: a hash says nothing about the
+/// time that came with it, and a time that was a lie must not stay in the way of every block after it. In growing steps down until one agrees, then
 /// by halves between the last two. A fork of depth d costs about 2·log₂ d headers.
 fn fork_point(recent: &[BlockRef], final_number: Option<u64>, start: u64, compared: &[BlockRef]) -> Next {
     let oldest = recent.first().map_or(0, |block| block.number);
@@ -117,7 +118,7 @@ fn fork_point(recent: &[BlockRef], final_number: Option<u64>, start: u64, compar
     let mut high: Option<u64> = None;
     for theirs in compared {
         match ours(recent, theirs.number) {
-            Some(same) if same.hash == theirs.hash => low = Some(low.map_or(theirs.number, |l| l.max(theirs.number))),
+            Some(same) if same == theirs => low = Some(low.map_or(theirs.number, |l| l.max(theirs.number))),
             _ => high = Some(high.map_or(theirs.number, |h| h.min(theirs.number))),
         }
     }

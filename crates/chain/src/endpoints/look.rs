@@ -57,7 +57,7 @@ impl Endpoints {
         let mut witnesses = Witnesses::default();
         while let Some((name, shown)) = answers.next().await {
             let list = match shown {
-                Some(shown) if shown.hash == block.hash => &mut witnesses.same,
+                Some(shown) if shown == *block => &mut witnesses.same,
                 Some(_) => &mut witnesses.other,
                 None => &mut witnesses.silent,
             };

@@ -108,6 +108,16 @@ fn time_never_runs_backwards() {
 }
 
 #[test]
+fn a_time_that_was_a_lie_is_taken_back() {
+    let (truth, longer) = (chain("abc"), chain("abcd"));
+    let mut ours = truth.clone();
+    ours[2].time = Time::from_secs(1_000_000);
+    assert_eq!(follow(&ours, None, &longer).0, Next::Rewind(2), "no block continues it");
+    assert_eq!(follow(&ours, None, &truth).0, Next::Rewind(2), "nor is it what the chain shows at its height");
+    assert_eq!(follow(&ours, Some(3), &longer).0, Next::Halt(Halt::FinalReverted));
+}
+
+#[test]
 fn goes_back_to_the_final_block_and_not_below() {
     let (ours, theirs) = (chain("abcdef"), chain("abcxyz!"));
     assert_eq!(follow(&ours, Some(2), &theirs).0, Next::Rewind(3));
