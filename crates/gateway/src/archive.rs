@@ -12,6 +12,8 @@ use flate2::write::GzEncoder;
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
+use crate::clock;
+
 /// Writes rows to `name` below `dir`, on the disk and read back. The SHA-256 of the file, in hex.
 ///
 /// # Errors
@@ -25,9 +27,18 @@ pub fn write(dir: &Path, name: &str, rows: &[Value]) -> std::io::Result<String> 
         serde_json::to_writer(&mut text, row)?;
         text.push(b'\n');
     }
-    let draft = path.with_extension("gz.partial");
-    // One that is left of a round that was killed is written anew.
-    let file = File::options().create(true).truncate(true).write(true).mode(0o600).open(&draft)?;
+    // Each round has a draft of its own. One that is left of a round that was killed goes, and so does that
+    // of a process that was paused: it finds it gone, and then deletes nothing.
+    let drafts = format!("{}.", path.file_name().unwrap_or_default().to_string_lossy());
+    for entry in std::fs::read_dir(folder)? {
+        let entry = entry?;
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if name.starts_with(&drafts) && name.ends_with(".partial") {
+            std::fs::remove_file(entry.path())?;
+        }
+    }
+    let draft = path.with_file_name(format!("{drafts}{}.partial", hex::encode(clock::random::<8>())));
+    let file = File::options().create_new(true).write(true).mode(0o600).open(&draft)?;
     let mut encoder = GzEncoder::new(file, Compression::default());
     encoder.write_all(&text)?;
     encoder.finish()?.sync_all()?;
@@ -43,4 +54,25 @@ pub fn write(dir: &Path, name: &str, rows: &[Value]) -> std::io::Result<String> 
         File::open(folder)?.sync_all()?;
     }
     Ok(hex::encode(Sha256::digest(&packed)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_draft_of_another_round_goes_and_is_no_part_of_the_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = dir.path().join("t");
+        std::fs::create_dir(&folder).unwrap();
+        for (name, stays) in [("a.jsonl.gz.0011.partial", false), ("b.jsonl.gz.0011.partial", true)] {
+            std::fs::write(folder.join(name), "half").unwrap();
+            write(dir.path(), "t/a.jsonl.gz", &[serde_json::json!({ "id": 1 })]).unwrap();
+            assert_eq!(folder.join(name).exists(), stays, "{name}");
+        }
+        let mut text = String::new();
+        GzDecoder::new(File::open(folder.join("a.jsonl.gz")).unwrap()).read_to_string(&mut text).unwrap();
+        assert_eq!(text, "{\"id\":1}\n");
+        assert_eq!(std::fs::read_dir(&folder).unwrap().count(), 2, "no draft is left");
+    }
 }

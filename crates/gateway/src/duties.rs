@@ -10,6 +10,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use tidegate_rules::block::Network;
 use tidegate_rules::changes::Fence;
 use tidegate_rules::time::Span;
@@ -122,53 +123,54 @@ impl Duties {
         self.changes.subscribe()
     }
 
-    /// Takes in what the database said to a question that was asked at `asked`.
-    fn learn(&self, fences: Vec<Fence>, asked: Instant) {
+    /// Takes in what the database said to a question about a duty that was asked at `asked`.
+    fn learn(&self, duty: &str, fence: Option<Fence>, asked: Instant) {
         let until = asked.checked_add(TERM.to_std()).unwrap_or(asked);
-        let now_held: HashMap<String, (Fence, Instant)> = fences.into_iter().map(|fence| (fence.duty.clone(), (fence, until))).collect();
         let mut held = self.held.write().unwrap_or_else(PoisonError::into_inner);
-        let taken = now_held.values().filter(|(fence, _)| held.get(&fence.duty).is_none_or(|(known, _)| known != fence));
-        let lost = held.keys().filter(|duty| !now_held.contains_key(*duty));
-        let own = presence(&self.holder);
-        let mut changed = false;
-        for (fence, _) in taken.filter(|(fence, _)| fence.duty != own) {
-            tracing::info!(duty = fence.duty, holder = self.holder, fence = fence.number, "this process does it from now on");
-            changed = true;
-        }
-        for duty in lost.filter(|duty| **duty != own) {
-            tracing::warn!(duty, "another process does it from now on");
-            changed = true;
-        }
-        *held = now_held;
+        let before = match &fence {
+            Some(fence) => held.insert(duty.to_owned(), (fence.clone(), until)),
+            None => held.remove(duty),
+        };
         drop(held);
-        if changed {
-            self.changes.send_modify(|count| *count = count.wrapping_add(1));
+        if before.as_ref().map(|(fence, _)| fence) == fence.as_ref() || duty == presence(&self.holder) {
+            return;
         }
+        match fence {
+            Some(fence) => tracing::info!(duty, holder = self.holder, fence = fence.number, "this process does it from now on"),
+            None => tracing::warn!(duty, "another process does it from now on"),
+        }
+        self.changes.send_modify(|count| *count = count.wrapping_add(1));
     }
 }
 
-/// Takes and renews duties until `stop` says so.
-pub async fn run(gateway: Arc<Gateway>, mut stop: watch::Receiver<bool>) {
+/// Takes and renews duties until `stop` says so: each by itself, for a commit holds the row of its duty,
+/// and one that takes long must not keep this process from renewing the others.
+pub async fn run(gateway: Arc<Gateway>, stop: watch::Receiver<bool>) {
     if !gateway.store.is_shared() {
         return;
     }
     let duties = gateway.networks().keys().cloned().map(Duty::Follow).chain([Duty::House]);
-    let presence = presence(gateway.duties.holder());
-    let names: Vec<String> = duties.map(|duty| duty.name()).chain([presence]).collect();
+    let names = duties.map(|duty| duty.name()).chain([presence(gateway.duties.holder())]);
+    join_all(names.map(|name| renew(Arc::clone(&gateway), name, stop.clone()))).await;
+}
+
+async fn renew(gateway: Arc<Gateway>, name: String, mut stop: watch::Receiver<bool>) {
+    let is_presence = name == presence(gateway.duties.holder());
     let mut known = false;
     loop {
         let asked = Instant::now();
-        match gateway.store.take_duties(&names, gateway.duties.holder(), TERM).await {
+        match gateway.store.take_duties(std::slice::from_ref(&name), gateway.duties.holder(), TERM).await {
             Ok(fences) => {
-                gateway.duties.learn(fences, asked);
-                if !known {
+                gateway.duties.learn(&name, fences.into_iter().next(), asked);
+                if is_presence && !known {
                     // Before its presence was known it could claim nothing.
                     known = true;
                     [Wake::Delivery, Wake::Notice, Wake::Inbox, Wake::Look, Wake::Job].into_iter().for_each(|wake| gateway.signal(wake));
                 }
             }
-            // What was held is held until its term is over.
-            Err(error) => tracing::warn!(%error, "duties could not be renewed"),
+            // What was held is held until its term is over. Told once, not of every duty.
+            Err(error) if is_presence => tracing::warn!(%error, "duties could not be renewed"),
+            Err(error) => tracing::debug!(%error, duty = name, "a duty could not be renewed"),
         }
         tokio::select! {
             () = tokio::time::sleep(RENEW) => {}

@@ -183,6 +183,8 @@ async fn make_ahead(db: &mut AnyConnection, division: &Division, now: Time) -> R
         }
         let Division { table, column, .. } = division;
         run(db, &format!("CREATE TABLE {name} (LIKE {table} INCLUDING DEFAULTS)")).await?;
+        // So that no row that belongs into the new one comes after the others have been moved.
+        run(db, &format!("LOCK TABLE {table}_default IN ACCESS EXCLUSIVE MODE")).await?;
         run(
             db,
             &format!(
@@ -202,6 +204,8 @@ async fn take_away(db: &mut AnyConnection, division: &Division, now: Time) -> Re
         if end.is_none_or(|end| end > over) || !is_empty(db, &name).await? {
             continue;
         }
+        // In the order in which whoever reads takes them: the other way round each waits for the other.
+        run(db, &format!("LOCK TABLE ONLY {} IN ACCESS EXCLUSIVE MODE", division.table)).await?;
         run(db, &format!("LOCK TABLE {name} IN ACCESS EXCLUSIVE MODE")).await?;
         if is_empty(db, &name).await? {
             run(db, &format!("ALTER TABLE {} DETACH PARTITION {name}", division.table)).await?;
