@@ -188,8 +188,8 @@ pub struct BranchBlock {
 enum BranchTransaction {
     /// Seen on this branch first.
     New(Vec<LogEntry>),
-    /// One that the fork drops, or that waits in the pool.
-    Again(Hash),
+    /// One that the fork drops, or that waits in the pool; with other logs, if any are given.
+    Again(Hash, Option<Vec<LogEntry>>),
 }
 
 impl BranchBlock {
@@ -210,7 +210,15 @@ impl BranchBlock {
     /// ordinals.
     #[must_use]
     pub fn again(mut self, tx_hash: Hash) -> Self {
-        self.transactions.push(BranchTransaction::Again(tx_hash));
+        self.transactions.push(BranchTransaction::Again(tx_hash, None));
+        self
+    }
+
+    /// As [`BranchBlock::again`], but with what it does on this branch: what a contract moves may
+    /// depend on the block that it is called in.
+    #[must_use]
+    pub fn again_with(mut self, tx_hash: Hash, logs: Vec<LogEntry>) -> Self {
+        self.transactions.push(BranchTransaction::Again(tx_hash, Some(logs)));
         self
     }
 }

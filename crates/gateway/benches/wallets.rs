@@ -163,7 +163,7 @@ fn wallet(index: usize) -> NewWallet {
 async fn lend(store: &Store) -> f64 {
     let (mut lent, started) = (Vec::new(), Instant::now());
     while lent.len() < LENT {
-        for row in store.free_wallets(&Network::new("bench"), 128).await.unwrap() {
+        for row in store.free_wallets(&Network::new("bench"), Some(u64::MAX), 128).await.unwrap() {
             let order = OrderId::new(clock::now(), clock::id_bytes());
             let change = WalletChange { id: row.id, version: row.version, kind: WalletMove::Lease { order, at: clock::now() } };
             assert_eq!(store.commit(Changes { wallets: vec![change], ..Changes::default() }).await.unwrap(), Commit::Done);

@@ -83,6 +83,10 @@ const ATTEMPTS: usize = 5;
 /// The longest pause after failures.
 const PAUSE_MAX: Span = Span::from_secs(30);
 
+/// How long one look may take. A hundred blocks are read within a minute; a database whose machine was
+/// switched off in the middle of an answer says nothing for ever.
+const PASS_MAX: Duration = Duration::from_secs(300);
+
 /// Why a pass ended early. It is made again after a pause; nothing was stored.
 #[derive(Debug, thiserror::Error)]
 enum Trouble {
@@ -92,6 +96,8 @@ enum Trouble {
     Store(#[from] StoreError),
     #[error("{0}")]
     Mismatch(String),
+    #[error("it took longer than {} s and was given up", PASS_MAX.as_secs())]
+    TookTooLong,
 }
 
 /// What to do after a pass.
@@ -116,7 +122,8 @@ pub async fn run(gateway: Arc<Gateway>, part: Arc<NetworkPart>, mut stop: watch:
             follower.forget();
             failures = 0;
             tokio::select! {
-                () = follower.look_on() => {}
+                // One that never ends is begun again.
+                _ = tokio::time::timeout(PASS_MAX, follower.look_on()) => {}
                 _ = stop.wait_for(|stop| *stop) => return,
             }
             tokio::select! {
@@ -132,7 +139,8 @@ pub async fn run(gateway: Arc<Gateway>, part: Arc<NetworkPart>, mut stop: watch:
             follower.fence = hold.fence();
         }
         let (looked, tip) = (Instant::now(), follower.tip());
-        let pause = match follower.pass().await {
+        let looked_in_time = tokio::time::timeout(PASS_MAX, follower.pass()).await;
+        let pause = match looked_in_time.unwrap_or(Err(Trouble::TookTooLong)) {
             Ok(then) => {
                 failures = 0;
                 follower.part.tell(|state| state.failing = None);
@@ -190,6 +198,9 @@ struct Follower {
     differed: u32,
     /// The chain and its token have shown to be those of the configuration.
     identified: bool,
+    /// The least depth that any open order has, once it was looked up. Orders keep the depth that they
+    /// were made with, whatever the configuration asks for now.
+    shallowest: Option<Depth>,
     /// Which block waiting for its second reading comes first.
     reread_turn: usize,
     /// Transfers that a second reading did not show, and that were reported.
@@ -216,6 +227,7 @@ impl Follower {
             compared: None,
             differed: 0,
             identified: false,
+            shallowest: None,
             reread_turn: 0,
             differing: HashSet::new(),
         }
@@ -225,6 +237,7 @@ impl Follower {
     fn forget(&mut self) {
         self.row = None;
         self.ahead = None;
+        self.shallowest = None;
         self.aim = Aim::default();
     }
 
@@ -244,7 +257,11 @@ impl Follower {
                 self.part.tell(|state| state.failing = None);
                 self.seen = Some(row);
             }
-            Ok(None) => {}
+            // Nobody has stored a block of it yet: where no endpoint answers, nobody will.
+            Ok(None) => {
+                let failing = self.part.chain.head().await.err().map(|error| error.to_string());
+                self.part.tell(|state| state.failing = failing);
+            }
             Err(error) => {
                 tracing::warn!(network = %name, %error, "how far the network is followed could not be read");
                 self.part.tell(|state| state.failing = Some(error.to_string()));
@@ -434,6 +451,10 @@ impl Follower {
                 },
                 Next::Extend(count) => {
                     let new = blocks.get(..count).unwrap_or_default();
+                    if let Some(others) = self.is_denied(new).await {
+                        tracing::warn!(network = %row.name, others, "a block from the future is set aside");
+                        return Ok(Then::Rest);
+                    }
                     self.apply(row, None, new).await?;
                     return Ok(if self.told || self.is_behind(row) { Then::GoOn } else { Then::Rest });
                 }
@@ -450,6 +471,15 @@ impl Follower {
                 }
             }
         }
+    }
+
+    /// Who shows another block in the place of one that is ahead of our clock. Where nobody does, it is
+    /// our clock that is wrong, and the chain is followed.
+    async fn is_denied(&self, new: &[Block]) -> Option<String> {
+        let ahead = clock::now().plus(AHEAD_MAX);
+        let block = new.iter().map(|block| block.at).find(|block| block.time > ahead)?;
+        let witnesses = self.part.chain.witnesses(&block).await.ok()?;
+        (!witnesses.other.is_empty()).then(|| witnesses.other.join(", "))
     }
 
     /// True when the last applied block is older than the chain's rhythm explains: there should be
@@ -626,8 +656,13 @@ impl Follower {
         let part = Arc::clone(&self.part);
         let config = &part.config;
         let Some(head) = head_of(row, marks(&row.recent)) else { return Ok(Then::Rest) };
+        let shallowest = match self.shallowest {
+            Some(depth) => depth,
+            None => store.agreed_depths(&row.name).await?.into_iter().fold(config.shallowest(), Ord::min),
+        };
+        self.shallowest = Some(shallowest);
         // Nothing of any order can be settled above this.
-        let Some(settled) = head.settled(config.shallowest()) else { return Ok(Then::Rest) };
+        let Some(settled) = head.settled(shallowest) else { return Ok(Then::Rest) };
         let now = clock::now();
         let mut heads = self.gateway.heads();
         heads.insert(row.name.clone(), head.clone());

@@ -27,7 +27,7 @@ use crate::clock;
 use crate::gateway::{Gateway, Wake};
 use crate::outcome;
 use crate::signals::heard;
-use crate::store::{DueDelivery, EndpointRow, Queue, REMOVED, StoreError};
+use crate::store::{Busy, DueDelivery, EndpointRow, Queue, REMOVED, StoreError};
 
 /// How long a receiver may take to answer.
 const ANSWER_MAX: Duration = Duration::from_secs(15);
@@ -46,6 +46,9 @@ const ANSWER_BYTES_MAX: usize = 1_024;
 
 /// Due deliveries read at once.
 const READ_MAX: i64 = 256;
+
+/// How long the database may take to say what is due.
+const ASKED_MAX: Duration = Duration::from_secs(60);
 
 /// How long to wait at most before looking again without a signal.
 const LOOK_AGAIN: Span = Span::from_secs(5);
@@ -113,8 +116,11 @@ struct UnderWay {
 }
 
 impl UnderWay {
-    fn busy_origins(&self) -> Vec<String> {
-        self.per_origin.iter().filter(|(_, count)| **count >= PER_ORIGIN_MAX).map(|(origin, _)| origin.clone()).collect()
+    /// What is left out of the reading. Else a receiver with much to be told, and nothing else, would
+    /// fill all that is read for as long as it takes.
+    fn busy(&self) -> Busy {
+        let full = self.per_origin.iter().filter(|(_, count)| **count >= PER_ORIGIN_MAX);
+        Busy { origins: full.map(|(origin, _)| origin.clone()).collect(), subjects: self.subjects.iter().copied().collect() }
     }
 
     fn ended(&mut self, place: Option<Place>) {
@@ -140,11 +146,13 @@ async fn start_due(gateway: &Arc<Gateway>, client: &reqwest::Client, under_way: 
     if room == 0 {
         return Ok((0, LOOK_AGAIN));
     }
-    // Those under way are still due in the store: read as many more.
-    let under_way_count = i64::try_from(under_way.ids.len()).unwrap_or(i64::MAX);
-    let due = gateway.store.due_deliveries(now, &under_way.busy_origins(), READ_MAX.saturating_add(under_way_count)).await?;
+    let due = in_time(gateway.store.due_deliveries(now, &under_way.busy(), READ_MAX)).await?;
+    let there_is_more = i64::try_from(due.len()).is_ok_and(|count| count >= READ_MAX);
     let mut starting = Vec::new();
-    for delivery in due.into_iter().take(room.saturating_add(under_way.ids.len())) {
+    for delivery in due {
+        if starting.len() >= room {
+            break;
+        }
         let places = under_way.per_origin.get(&delivery.origin).copied().unwrap_or(0);
         let subject = (delivery.subject, delivery.endpoint);
         if places >= PER_ORIGIN_MAX || under_way.ids.contains(&delivery.id) || !under_way.subjects.insert(subject) {
@@ -156,10 +164,11 @@ async fn start_due(gateway: &Arc<Gateway>, client: &reqwest::Client, under_way: 
     }
     // Another process may have been first with some of them.
     let ids: Vec<String> = starting.iter().map(|delivery| delivery.id.to_string()).collect();
-    let claimed = gateway.store.claim(Queue::Deliveries, &ids, gateway.duties.holder()).await.inspect_err(|_| {
+    let claimed = in_time(gateway.store.claim(Queue::Deliveries, &ids, gateway.duties.holder())).await.inspect_err(|_| {
         starting.iter().for_each(|delivery| under_way.ended(Some(Place::of(delivery))));
     })?;
     let started = claimed.len();
+    let look_at_once = there_is_more && started > 0;
     for delivery in starting {
         if !claimed.contains(&delivery.id.to_string()) {
             under_way.ended(Some(Place::of(&delivery)));
@@ -175,10 +184,19 @@ async fn start_due(gateway: &Arc<Gateway>, client: &reqwest::Client, under_way: 
             place
         });
     }
-    let next = gateway.store.next_delivery_at().await?;
+    if look_at_once {
+        return Ok((started, Span::ZERO));
+    }
+    let next = in_time(gateway.store.next_delivery_at()).await?;
     let until_next = next.map_or(LOOK_AGAIN, |next| next.since(now));
     // What is due now and not started waits for a place: a task that ends wakes us.
     Ok((started, if until_next == Span::ZERO { LOOK_AGAIN } else { until_next.min(LOOK_AGAIN) }))
+}
+
+/// A database whose machine was switched off in the middle of an answer says nothing for ever: whoever
+/// asked gives up, and asks again.
+async fn in_time<T>(asking: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
+    tokio::time::timeout(ASKED_MAX, asking).await.unwrap_or(Err(StoreError::Lost))
 }
 
 /// Makes one try and notes what came of it.

@@ -62,6 +62,9 @@ pub struct Batch<'a> {
 struct Queue {
     ready: VecDeque<WalletRow>,
     taken: HashSet<WalletId>,
+    /// Another process lends wallets of this network too. Each then takes what it read in an order of
+    /// its own: all that begin with the longest rested reach for the same one, and one alone gets it.
+    contended: bool,
 }
 
 /// A wallet that nobody else in this process will be offered while this lives. Keep it until the
@@ -124,10 +127,15 @@ impl Pool {
             if let Some(taken) = self.pop(&part.config.name, settled) {
                 return Ok(taken);
             }
-            if !self.read_ahead(gateway, part, settled).await?
-                && let Err(problem) = self.grow(gateway, part).await
-            {
-                let name = &part.config.name;
+            if self.read_ahead(gateway, part, settled).await? {
+                continue;
+            }
+            let name = &part.config.name;
+            // New wallets that may have a past cannot be lent either before anything is settled.
+            if settled.is_none() && part.config.wallets != WalletKind::Random {
+                return Err(Problem::unavailable("network_unavailable", format!("nothing of {name} is settled yet; try again later")));
+            }
+            if let Err(problem) = self.grow(gateway, part).await {
                 let detail = format!("an order got no wallet of {name}, and the pool could not grow: {}", problem.detail);
                 raise(gateway, AlertKind::PoolExhausted, name, detail).await?;
                 return Err(Problem::unavailable("pool_exhausted", format!("no wallet of {name} is free and the pool may not grow")));
@@ -151,6 +159,7 @@ impl Pool {
     pub fn forget(&self, network: &Network) {
         if let Some(queue) = self.lock().get_mut(network) {
             queue.ready.clear();
+            queue.contended = true;
         }
     }
 
@@ -159,11 +168,15 @@ impl Pool {
         // Whose lease is being stored now may look free in what is read, and be given back as leased
         // before it is looked at here.
         let taken = self.lock().get(&part.config.name).map(|queue| queue.taken.clone()).unwrap_or_default();
-        let free = gateway.store.free_wallets(&part.config.name, AHEAD).await?;
+        let free = gateway.store.free_wallets(&part.config.name, settled, AHEAD).await?;
         let mut queues = self.lock();
         let queue = queues.entry(part.config.name.clone()).or_default();
         let is_taken = |wallet: &WalletRow| taken.contains(&wallet.id) || queue.taken.contains(&wallet.id);
-        queue.ready = free.into_iter().filter(|wallet| is_lendable(wallet, settled) && !is_taken(wallet)).collect();
+        let mut ready: Vec<WalletRow> = free.into_iter().filter(|wallet| is_lendable(wallet, settled) && !is_taken(wallet)).collect();
+        if queue.contended {
+            ready.sort_by_cached_key(|_| clock::random::<8>());
+        }
+        queue.ready = ready.into();
         Ok(!queue.ready.is_empty())
     }
 

@@ -190,7 +190,10 @@ async fn take_in(gateway: &Arc<Gateway>, part: &Arc<NetworkPart>, found: &Transa
         Ok(_) => Ok(Standing::Recorded),
         Err(error) => {
             tracing::warn!(network = %part.config.name, block = block.number, %error, "the block of a named transaction could not be read again");
-            Ok(Standing::Unread)
+            Err(Problem::unavailable(
+                "network_unavailable",
+                format!("block {} of {} could not be read again; try again later", block.number, part.config.name),
+            ))
         }
     }
 }

@@ -26,6 +26,8 @@ pub struct Changes {
     pub fence: Option<Fence>,
     /// Where the follower of a network is now.
     pub cursor: Option<Cursor>,
+    /// Stored only while a network is where it was read: its version.
+    pub applied: Option<(Network, i64)>,
     /// Up to where a network was read a second time.
     pub reconciled: Option<Reconciled>,
     /// New wallets.
@@ -551,6 +553,8 @@ pub struct TransferChange {
     pub wallet: Option<WalletId>,
     /// Both addresses as people on this chain write them: from, to.
     pub address_texts: (String, String),
+    /// It moves something else than before, or to somebody else: on another branch a transaction may.
+    pub rewritten: bool,
     /// The raw log of an unreadable one.
     pub raw_log: Option<String>,
     /// When it was first seen.

@@ -407,9 +407,14 @@ impl History {
                         nonce = nonce.saturating_add(1);
                         transaction
                     }
-                    BranchTransaction::Again(hash) => take(&mut dropped, &hash)
-                        .or_else(|| take(&mut pool, &hash))
-                        .ok_or_else(|| refuse(format!("transaction {hash} was neither dropped nor waits")))?,
+                    BranchTransaction::Again(hash, logs) => {
+                        let before = take(&mut dropped, &hash).or_else(|| take(&mut pool, &hash));
+                        let before = before.ok_or_else(|| refuse(format!("transaction {hash} was neither dropped nor waits")))?;
+                        match logs {
+                            None => before,
+                            Some(logs) => Transaction { hash, ..self.transaction(nonce, logs, Outcome::Succeeded) },
+                        }
+                    }
                 });
             }
             standing.execute(&mut transactions, &self.token);

@@ -4,6 +4,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use serde_json::json;
+use tidegate_rules::order::Depth;
 
 use super::args::ConfigArgs;
 use super::quiet_gateway;
@@ -104,6 +105,10 @@ pub(super) async fn run(config: Config, as_json: bool) -> Result<ExitCode, Sorry
                             Err(format!("{place}, which is {age} s old: expected at most max_lag, {} s", network.max_lag.secs()))
                         } else if ahead > 15 {
                             Err(format!("{place}, which is {ahead} s ahead of this machine's clock: set the clock"))
+                        } else if network.deepest() == Depth::Final && chain.final_head().await.map_or(true, |head| head.is_none()) {
+                            Err(format!(
+                                "{place}, but no endpoint shows the chain's final block, and `confirmations` asks for it: nothing would settle; use another endpoint, or a number of confirmations"
+                            ))
                         } else {
                             Ok(format!("{place}, {age} s old"))
                         }

@@ -490,7 +490,7 @@ fn budget(table: &mut Section<'_>, problems: &mut Problems) -> (Option<NonZeroU3
 
 fn depth(field: &Field<'_>) -> Result<Depth, String> {
     const FORM: Form<Depth> = Form {
-        expected: "a number of blocks from 1 to 10000, or \"final\"",
+        expected: "a number of blocks from 1 to 4000, or \"final\"",
         echo: Echo::Quote,
         parse: |text| if text == "final" { Ok(Depth::Final) } else { Err(values::Found::Text) },
     };

@@ -433,9 +433,9 @@ fn wrong_networks_say_what_was_expected_and_found() {
         chain_id = 0            | expected a whole number of at least 1, found the number 0
         chain_id = "0x1"        | expected a whole number of at least 1, found the text "0x1"
         decimals = 37           | expected a whole number from 0 to 36, found the number 37
-        confirmations = 0       | expected a number of blocks from 1 to 10000, or "final", found the number 0
-        confirmations = "safe"  | expected a number of blocks from 1 to 10000, or "final", found the text "safe"
-        confirmations = 1.5     | expected a number of blocks from 1 to 10000, or "final", found the number 1.5
+        confirmations = 0       | expected a number of blocks from 1 to 4000, or "final", found the number 0
+        confirmations = "safe"  | expected a number of blocks from 1 to 4000, or "final", found the text "safe"
+        confirmations = 1.5     | expected a number of blocks from 1 to 4000, or "final", found the number 1.5
         start_block = -1        | expected a block's number, or "latest", found the number -1
         start_block = "now"     | expected a block's number, or "latest", found the text "now"
         rpc = []                | expected at least one URL, found an empty list

@@ -143,13 +143,19 @@ impl Follower {
             if missed.is_empty() {
                 return Ok(counts);
             }
+            // As it is now: while the blocks were read they may have left the chain. If they do after
+            // this, the commit is refused.
+            let row = self.gateway.store.network(&row.name).await?.ok_or(StoreError::Lost)?;
+            for block in &missed {
+                is_ours(&row, &block.at).map_err(Trouble::Mismatch)?;
+            }
             let now = clock::now();
             let mut heads = self.gateway.heads();
-            if let Some(head) = head_of(row, marks(&row.recent)) {
+            if let Some(head) = head_of(&row, marks(&row.recent)) {
                 // A follower of this process may know more than the row that was read.
                 heads.entry(row.name.clone()).or_insert(head);
             }
-            let mut changes = Changes::default();
+            let mut changes = Changes { applied: Some((row.name.clone(), row.version)), ..Changes::default() };
             let mut touched: BTreeSet<OrderId> = BTreeSet::new();
             for block in &missed {
                 touched.extend(work.take_block(self, block, now));

@@ -146,6 +146,7 @@ pub const AHEAD_MAX: Span = Span::from_secs(15);
 /// that were left for others, until `stop` says so.
 pub async fn watch(gateway: Arc<Gateway>, mut stop: watch::Receiver<bool>) {
     let mut switches: HashMap<Network, u64> = HashMap::new();
+    let mut was_so: Vec<(AlertKind, String)> = Vec::new();
     loop {
         tokio::select! {
             () = tokio::time::sleep(WATCH_EVERY) => {}
@@ -158,6 +159,12 @@ pub async fn watch(gateway: Arc<Gateway>, mut stop: watch::Receiver<bool>) {
             alerts.extend(ahead(part, now));
             alerts.extend(left(part, switches.entry(name.clone()).or_default(), now));
         }
+        // Each is raised again for as long as it is so; only the beginning is news, for the log too.
+        let now_so: Vec<(AlertKind, String)> = alerts.iter().map(|alert| (alert.kind, alert.about.clone())).collect();
+        for alert in alerts.iter().filter(|alert| !was_so.contains(&(alert.kind, alert.about.clone()))) {
+            tracing::warn!(alert = alert.kind.name(), about = alert.about, "alert raised: {}", alert.detail);
+        }
+        was_so = now_so;
         if alerts.is_empty() {
             continue;
         }
@@ -211,9 +218,8 @@ fn left(part: &NetworkPart, seen: &mut u64, now: Time) -> Vec<NewAlert> {
     pool.switches.iter().take(new).map(alert).collect()
 }
 
-/// An alert that may be raised again and again: only the first is news, for the log too.
+/// An alert that may be raised again and again.
 fn raise(kind: AlertKind, about: &str, detail: String, at: Time) -> NewAlert {
-    tracing::debug!(alert = kind.name(), about, "{detail}");
     NewAlert {
         id: AlertId::new(at, clock::id_bytes()),
         event: EventId::new(at, clock::id_bytes()),

@@ -172,37 +172,51 @@ impl Work {
     }
 
     /// Puts a transfer where it belongs: one that was seen before stays where it was, whatever block
-    /// it is in now, for a deep fork must not pay a stranger's order. The order it is part of.
-    fn place(&mut self, follower: &Follower, transfer: &Transfer, at: &BlockRef, fate: &Fate, now: Time) -> Option<OrderId> {
+    /// it is in now, for a deep fork must not pay a stranger's order. On another branch it may move
+    /// something else, though, as the price of a swap does, or to another wallet: then what it is on
+    /// that branch counts. The orders it concerns.
+    fn place(&mut self, follower: &Follower, transfer: &Transfer, at: &BlockRef, fate: &Fate, now: Time) -> BTreeSet<OrderId> {
         let known = self.find(&follower.part.config.name, transfer.key);
-        let mut row = known.unwrap_or_else(|| {
-            let format = |address: &Address| follower.part.chain.format_address(address);
-            TransferRow {
-                id: TransferId::new(now, clock::id_bytes()),
-                payment: Payment {
-                    network: follower.part.config.name.clone(),
-                    key: transfer.key,
-                    from: transfer.from,
-                    to: transfer.to,
-                    value: transfer.value,
-                    decimals: follower.part.config.decimals,
-                    block: mark(at),
-                    standing: true,
-                    proven: false,
-                    settled: false,
-                    promoted: false,
-                    by_hand: false,
-                    late_told: false,
-                    failed: false,
-                },
-                block_hash: at.hash,
-                recorded: fate.recorded,
-                order: fate.order,
-                wallet: fate.wallet,
-                address_texts: (format(&transfer.from), format(&transfer.to)),
-                seen_at: now,
-                version: 0,
+        let format = |address: &Address| follower.part.chain.format_address(address);
+        let mut concerned: BTreeSet<OrderId> = known.iter().filter_map(|row| row.order).collect();
+        let known = known.map(|mut row| {
+            let is_read = fate.recorded != Recorded::Unreadable && row.recorded != Recorded::Unreadable;
+            if row.block_hash != at.hash && is_read {
+                let is_elsewhere = row.payment.to != transfer.to || (row.recorded == Recorded::Own) != (fate.recorded == Recorded::Own);
+                if is_elsewhere {
+                    (row.order, row.recorded, row.wallet) = (fate.order, fate.recorded, fate.wallet);
+                    (row.payment.by_hand, row.payment.promoted, row.payment.late_told) = (false, false, false);
+                }
+                (row.payment.from, row.payment.to, row.payment.value) = (transfer.from, transfer.to, transfer.value);
+                row.address_texts = (format(&transfer.from), format(&transfer.to));
             }
+            row
+        });
+        let mut row = known.unwrap_or_else(|| TransferRow {
+            id: TransferId::new(now, clock::id_bytes()),
+            payment: Payment {
+                network: follower.part.config.name.clone(),
+                key: transfer.key,
+                from: transfer.from,
+                to: transfer.to,
+                value: transfer.value,
+                decimals: follower.part.config.decimals,
+                block: mark(at),
+                standing: true,
+                proven: false,
+                settled: false,
+                promoted: false,
+                by_hand: false,
+                late_told: false,
+                failed: false,
+            },
+            block_hash: at.hash,
+            recorded: fate.recorded,
+            order: fate.order,
+            wallet: fate.wallet,
+            address_texts: (format(&transfer.from), format(&transfer.to)),
+            seen_at: now,
+            version: 0,
         });
         if row.block_hash != at.hash {
             (row.payment.settled, row.payment.proven) = (false, false);
@@ -210,14 +224,14 @@ impl Work {
         row.payment.block = mark(at);
         (row.payment.standing, row.payment.failed) = (true, false);
         row.block_hash = at.hash;
-        let owner = row.order;
-        match owner.and_then(|owner| self.orders.get_mut(&owner)) {
+        concerned.extend(row.order);
+        match row.order.and_then(|owner| self.orders.get_mut(&owner)) {
             Some(order) => order.transfers.push(row),
             None => {
                 self.loose.insert(row.payment.key, row);
             }
         }
-        owner
+        concerned
     }
 
     /// Takes a transfer out of where it is.
@@ -409,25 +423,23 @@ impl Work {
             if is_same(row) {
                 continue;
             }
-            let was_settled = before.filter(|before| before.payment.settled);
-            // A value that no token moves is not money.
-            let is_money = !row.payment.value.is_zero() && row.recorded != Recorded::Unreadable;
-            // Settled money that goes to another owner is taken from the one and booked to the other.
-            if let Some(before) = was_settled.filter(|before| row.payment.settled && source(before) != source(row))
-                && is_money
-            {
+            let was_settled = before.filter(|before| before.payment.settled && is_money(before));
+            let is_settled = row.payment.settled && is_money(row);
+            // Settled money that goes to another owner is taken from the one and booked to the other. What
+            // is taken back is what was booked, from where it was booked to, whatever it is now.
+            let stays = was_settled.is_some_and(|before| is_settled && source(before) == source(row));
+            if let Some(before) = was_settled.filter(|_| !stays) {
                 booked.push(TransferRow { payment: Payment { settled: false, ..before.payment.clone() }, ..before.clone() });
-                booked.push(row.clone());
             }
-            if was_settled.is_some() != row.payment.settled && is_money {
-                // What is taken back is taken from where it was booked to, whoever owns it now.
-                booked
-                    .push(was_settled.map_or_else(|| row.clone(), |before| TransferRow { payment: row.payment.clone(), ..before.clone() }));
+            if is_settled && !stays {
+                booked.push(row.clone());
             }
             if before.is_none_or(|before| before.recorded != row.recorded) {
                 changes.alerts.extend(loose_alert(row, now));
             }
-            changes.transfers.push(transfer_change(row, self.raw_logs.get(&row.id).cloned()));
+            let moved = |row: &TransferRow| (row.payment.from, row.payment.to, row.payment.value, row.wallet);
+            let rewritten = before.is_some_and(|before| moved(before) != moved(row));
+            changes.transfers.push(TransferChange { rewritten, ..transfer_change(row, self.raw_logs.get(&row.id).cloned()) });
         }
         for (id, (version, number)) in &self.paid_at {
             changes.wallets.push(WalletChange { id: *id, version: *version, kind: WalletMove::PaidAt(*number) });
@@ -510,6 +522,7 @@ pub fn transfer_change(row: &TransferRow, raw_log: Option<String>) -> TransferCh
         order: row.order,
         wallet: row.wallet,
         address_texts: row.address_texts.clone(),
+        rewritten: false,
         raw_log,
         seen_at: row.seen_at,
     }
@@ -521,6 +534,11 @@ fn journal_entry(row: &TransferRow, turn: i64, now: Time) -> JournalEntry {
     let source = source(row);
     let (debit, credit) = if row.payment.settled { (wallet, source) } else { (source, wallet) };
     JournalEntry { transfer: row.id, turn, network: row.payment.network.clone(), debit, credit, value: row.payment.value, at: now }
+}
+
+/// A value that no token moves is not money.
+fn is_money(row: &TransferRow) -> bool {
+    !row.payment.value.is_zero() && row.recorded != Recorded::Unreadable
 }
 
 /// The account that a transfer's money comes from.

@@ -52,6 +52,9 @@ pub(super) async fn apply(db: &mut AnyConnection, engine: Engine, group: &[&Chan
     for cursor in group.iter().filter_map(|changes| changes.cursor.as_ref()) {
         must!(move_cursor(db, cursor));
     }
+    for (network, version) in group.iter().filter_map(|changes| changes.applied.as_ref()) {
+        must!(is_at(db, engine, network, *version));
+    }
     for reconciled in group.iter().filter_map(|changes| changes.reconciled.as_ref()) {
         must!(move_second_reader(db, reconciled));
     }
@@ -672,6 +675,16 @@ async fn insert_journal(db: &mut AnyConnection, entries: &[&JournalEntry]) -> Re
     Ok(())
 }
 
+/// Goes on only while a network is where it was read, and keeps it there until the commit is over.
+async fn is_at(db: &mut AnyConnection, engine: Engine, network: &Network, version: i64) -> Applied {
+    let text = match engine {
+        Engine::Postgres => "SELECT version FROM networks WHERE name = $1 AND version = $2 FOR SHARE",
+        Engine::Sqlite => "SELECT version FROM networks WHERE name = $1 AND version = $2",
+    };
+    let found = sqlx::query(text).bind(network.as_str()).bind(version).fetch_optional(db).await?;
+    Ok(if found.is_some() { Commit::Done } else { Commit::Conflict })
+}
+
 async fn end_lease(db: &mut AnyConnection, lease: &Lease, to: u64) -> Applied {
     let result = sqlx::query("UPDATE leases SET to_height = $1 WHERE id = $2 AND to_height IS NULL")
         .bind(height(to))
@@ -681,10 +694,32 @@ async fn end_lease(db: &mut AnyConnection, lease: &Lease, to: u64) -> Applied {
     Ok(one(&result))
 }
 
+/// Writes down anew what a transfer moves, from whom and to whom.
+async fn rewrite_transfer(db: &mut AnyConnection, change: &TransferChange, amount: Amount) -> Result<(), sqlx::Error> {
+    let payment = &change.payment;
+    sqlx::query(
+        "UPDATE blockchain_transactions SET from_address = $1, from_hex = $2, to_address = $3, to_hex = $4, amount = $5, raw_value = $6, wallet_id = $7 WHERE id = $8",
+    )
+    .bind(&change.address_texts.0)
+    .bind(hex::encode(payment.from.0))
+    .bind(&change.address_texts.1)
+    .bind(hex::encode(payment.to.0))
+    .bind(micros(amount))
+    .bind(payment.value.to_string())
+    .bind(change.wallet.map(|wallet| wallet.to_string()))
+    .bind(change.id.to_string())
+    .execute(db)
+    .await?;
+    Ok(())
+}
+
 async fn record_transfer(db: &mut AnyConnection, change: &TransferChange) -> Applied {
     let payment = &change.payment;
     let amount = payment.value.to_amount_saturating(payment.decimals);
     if let Some(version) = change.version {
+        if change.rewritten {
+            rewrite_transfer(db, change, amount).await?;
+        }
         let result = sqlx::query(
             "UPDATE blockchain_transactions SET block_number = $1, block_hash = $2, block_time = $3, status = $4, disposition = $5, order_id = $6, \
              proven = $7, promoted = $8, by_hand = $9, late_told = $10, version = version + 1 WHERE id = $11 AND version = $12",

@@ -69,6 +69,10 @@ pub fn presence(holder: &str) -> String {
     format!("{PRESENCE}{holder}")
 }
 
+/// Whose presence is renewed for longer than this is not there: it ended, and then the clock of the
+/// database was set back.
+const PRESENCE_MAX: Span = Span::from_secs(900);
+
 /// What stands before the holder in the name of a presence.
 const PRESENCE: &str = "process ";
 
@@ -76,7 +80,8 @@ const PRESENCE: &str = "process ";
 fn unclaimed(row: &str) -> String {
     format!(
         "({row}claimed_until IS NULL OR {row}claimed_until < {NOW} OR NOT EXISTS (SELECT 1 FROM duties d \
-         WHERE d.name = '{PRESENCE}' || {row}claimed_by AND d.held_until >= {NOW}))"
+         WHERE d.name = '{PRESENCE}' || {row}claimed_by AND d.held_until BETWEEN {NOW} AND {NOW} + {}))",
+        PRESENCE_MAX.millis()
     )
 }
 
@@ -87,8 +92,9 @@ impl Store {
         self.engine == Engine::Postgres
     }
 
-    /// Takes or renews these duties for so long, as far as nobody else holds them. The fences of those
-    /// that are held now.
+    /// Takes or renews these duties for so long, as far as nobody else holds them. Nobody holds one for
+    /// longer than a term: where it says so, the clock of the database was set back since. The fences of
+    /// those that are held now.
     pub async fn take_duties(&self, duties: &[String], holder: &str, term: Span) -> Found<Vec<Fence>> {
         if duties.is_empty() {
             return Ok(Vec::new());
@@ -97,7 +103,7 @@ impl Store {
         let sql = format!(
             "INSERT INTO duties (name, holder, fence, held_until) VALUES {} ON CONFLICT (name) DO UPDATE SET holder = excluded.holder, \
              held_until = excluded.held_until, fence = duties.fence + CASE WHEN duties.holder = excluded.holder THEN 0 ELSE 1 END \
-             WHERE duties.holder = excluded.holder OR duties.held_until < {NOW} RETURNING name, fence",
+             WHERE duties.holder = excluded.holder OR duties.held_until < {NOW} OR duties.held_until > {NOW} + 2 * $2 RETURNING name, fence",
             rows.join(", ")
         );
         let query = sqlx::query(sqlx::AssertSqlSafe(sql)).bind(holder).bind(i64::try_from(term.millis()).unwrap_or(i64::MAX));

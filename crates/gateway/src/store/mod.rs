@@ -36,6 +36,7 @@ use log::LevelFilter;
 use sqlx::any::{AnyConnectOptions, AnyPoolOptions};
 use sqlx::{AnyConnection, AnyPool, ConnectOptions as _, Connection as _, Executor as _};
 use tidegate_rules::changes::Changes;
+use tidegate_rules::notification::NEWS_MAX;
 use tidegate_rules::time::Time;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
@@ -58,8 +59,8 @@ use pulse::Pulse;
 pub use pulse::{ANSWER_MAX, DatabaseHealth};
 pub use read::{OrderFilter, TransferFilter, WalletFilter};
 pub use rows::{
-    ApiKeyRow, DueDelivery, EventRow, KeptAnswerRow, MerchantRow, NetworkRow, OrderRow, TransferRow, WalletCount, WalletRow, is_consistent,
-    marks,
+    ApiKeyRow, Busy, DueDelivery, EventRow, KeptAnswerRow, MerchantRow, NetworkRow, OrderRow, TransferRow, WalletCount, WalletRow,
+    is_consistent, marks,
 };
 pub use safe::{AlertFilter, AlertRow, AuditFilter, AuditRow, SourceRow};
 pub use webhook_endpoints::{EndpointRow, REMOVED};
@@ -225,7 +226,16 @@ impl Store {
         let work = async {
             match &self.writer {
                 Some(writer) => hand_in(writer, changes).await,
-                None => self.commit_alone(&changes).await,
+                // A task of its own: whoever waits may give up, and must not leave a connection behind
+                // that is in the middle of a transaction.
+                None => {
+                    let store = self.clone();
+                    let work = async move { store.commit_alone(&changes).await }.in_current_span();
+                    tokio::spawn(work).await.unwrap_or_else(|error| match error.try_into_panic() {
+                        Ok(panic) => std::panic::resume_unwind(panic),
+                        Err(_) => Err(StoreError::Lost),
+                    })
+                }
             }
         };
         let outcome = work.instrument(span.clone()).await;
@@ -269,9 +279,14 @@ impl Store {
             Err(sqlx::Error::Database(error)) if is_conflict_code(error.code().as_deref()) => Ok(Commit::Conflict),
             Err(error) => {
                 tracing::warn!(%error, "the connection broke during a commit: looking the commit up");
-                let found: Option<i64> =
-                    sqlx::query_scalar("SELECT at FROM commits WHERE id = $1").bind(&id).fetch_optional(&self.readers).await?;
-                found.map(|_| Commit::Done).ok_or(StoreError::Lost)
+                // The server may be at it still: the same id waits for that, and then is there already or
+                // was never stored.
+                let again = sqlx::query("INSERT INTO commits (id, at) VALUES ($1, $2)");
+                match again.bind(&id).bind(crate::clock::now().millis()).execute(&self.readers).await {
+                    Ok(_) => Err(StoreError::Lost),
+                    Err(sqlx::Error::Database(error)) if error.is_unique_violation() => Ok(Commit::Done),
+                    Err(error) => Err(error.into()),
+                }
             }
         }
     }
@@ -287,6 +302,11 @@ impl Store {
         sqlx::query("DELETE FROM idempotency_keys WHERE created_at < $1").bind(week_ago).execute(&self.readers).await?;
         sqlx::query("DELETE FROM chain_messages WHERE received_at < $1").bind(week_ago).execute(&self.readers).await?;
         sqlx::query("DELETE FROM chain_hints WHERE done_at < $1").bind(week_ago).execute(&self.readers).await?;
+        // Of a channel that was taken out of the configuration: nobody sends them any more.
+        sqlx::query("UPDATE payment_notifications SET status = 'failed', last_error = 'nobody sends by this channel any more' WHERE status = 'due' AND due_at < $1")
+            .bind(now.minus(NEWS_MAX).minus(NEWS_MAX).millis())
+            .execute(&self.readers)
+            .await?;
         sqlx::query("DELETE FROM payment_notifications WHERE status <> 'due' AND created_at < $1")
             .bind(now.millis().saturating_sub(90 * DAY))
             .execute(&self.readers)

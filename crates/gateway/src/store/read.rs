@@ -9,9 +9,9 @@ use sqlx::{Any, AssertSqlSafe, Row as _};
 use tidegate_rules::amount::{Amount, Raw};
 use tidegate_rules::block::{Address, BlockRef, Hash, Network, TransferKey};
 use tidegate_rules::changes::Recorded;
-use tidegate_rules::id::{MerchantId, OrderId, TransferId, WalletId};
+use tidegate_rules::id::{EndpointId, MerchantId, OrderId, Subject, TransferId, WalletId};
 use tidegate_rules::lease::{Lease, Window};
-use tidegate_rules::order::{PaymentStatus, Status};
+use tidegate_rules::order::{Depth, PaymentStatus, Status};
 use tidegate_rules::time::{Span, Time};
 use tidegate_rules::wallet::{WalletKind, WalletStatus};
 
@@ -19,8 +19,8 @@ use super::apply::height;
 use super::events::state;
 use super::instances::unclaimed_deliveries;
 use super::rows::{
-    DueDelivery, EventRow, Found, KeptAnswerRow, NetworkRow, OrderRow, TransferRow, WalletCount, WalletRow, address, depth_of, event,
-    lease, named, network, number, number_some, order_row, parse, parse_some, time, time_some, transfer, wallet,
+    Busy, DueDelivery, EventRow, Found, KeptAnswerRow, NetworkRow, OrderRow, TransferRow, WalletCount, WalletRow, address, depth_of,
+    depths, event, lease, named, network, number, number_some, order_row, parse, parse_some, time, time_some, transfer, wallet,
 };
 use super::{Engine, Store, StoreError};
 
@@ -153,12 +153,25 @@ impl Where {
     }
 
     pub(super) fn is_in(&mut self, column: &str, values: impl Iterator<Item = String>) {
+        let list = self.list(values);
+        self.sql.push_str(&format!(" AND {column} IN ({list})"));
+    }
+
+    /// Leaves out these; none leaves out nothing.
+    fn is_not_in(&mut self, column: &str, values: impl Iterator<Item = String>) {
+        let list = self.list(values);
+        if !list.is_empty() {
+            self.sql.push_str(&format!(" AND {column} NOT IN ({list})"));
+        }
+    }
+
+    fn list(&mut self, values: impl Iterator<Item = String>) -> String {
         let mut placeholders = Vec::new();
         for value in values {
             self.args.push(Arg::Text(value));
             placeholders.push(format!("${}", self.args.len()));
         }
-        self.sql.push_str(&format!(" AND {column} IN ({})", placeholders.join(", ")));
+        placeholders.join(", ")
     }
 
     pub(super) fn then(mut self, rest: &str) -> Self {
@@ -313,12 +326,15 @@ impl Store {
         Ok((newest, addresses))
     }
 
-    /// Which wallets may be leased next, longest rested first?
-    pub async fn free_wallets(&self, name: &Network, limit: i64) -> Found<Vec<WalletRow>> {
+    /// Which wallets may be leased next above this settled height, longest rested first? Those that
+    /// have money above it may not; nor may, before anything is settled, any that is not as good as new.
+    pub async fn free_wallets(&self, name: &Network, settled: Option<u64>, limit: i64) -> Found<Vec<WalletRow>> {
         let rows = sqlx::query(
-            "SELECT * FROM usdt_wallets WHERE network = $1 AND status = 'available' AND risk_level IN ('low', 'watch') ORDER BY queue_rank, id LIMIT $2",
+            "SELECT * FROM usdt_wallets WHERE network = $1 AND status = 'available' AND risk_level IN ('low', 'watch') \
+             AND COALESCE(paid_at, CASE WHEN queue_rank = 0 THEN -1 ELSE 0 END) <= $2 ORDER BY queue_rank, id LIMIT $3",
         )
         .bind(name.as_str())
+        .bind(settled.map_or(-1, height))
         .bind(limit)
         .fetch_all(&self.readers)
         .await?;
@@ -471,6 +487,18 @@ impl Store {
             .fetch_optional(&self.readers)
             .await?;
         Ok(row.is_some())
+    }
+
+    /// How deep must the money of open orders be buried on this network, by what they were made with?
+    pub async fn agreed_depths(&self, name: &Network) -> Found<Vec<Depth>> {
+        let rows = sqlx::query("SELECT DISTINCT depths FROM usdt_payment_orders WHERE status IN ('pending', 'confirming')")
+            .fetch_all(&self.readers)
+            .await?;
+        let mut found = Vec::new();
+        for row in &rows {
+            found.extend(depths(row.try_get("depths")?)?.get(name).copied());
+        }
+        Ok(found)
     }
 
     /// How often was each of these transfers booked?
@@ -627,8 +655,8 @@ impl Store {
         Ok(sqlx::query_scalar("SELECT seq FROM events WHERE id = $1").bind(id).fetch_optional(&self.readers).await?)
     }
 
-    /// Which deliveries are due, oldest first, leaving out receivers that are busy?
-    pub async fn due_deliveries(&self, now: Time, busy: &[String], limit: i64) -> Found<Vec<DueDelivery>> {
+    /// Which deliveries are due, oldest first, leaving out what is busy?
+    pub async fn due_deliveries(&self, now: Time, busy: &Busy, limit: i64) -> Found<Vec<DueDelivery>> {
         let mut query = Where::new(
             "SELECT w.id, w.event_id, w.merchant_id, w.subject_id, w.url, w.origin, w.event_at, w.tries, w.before_status, w.before_due_at, w.endpoint_id, e.kind, e.body FROM payment_webhooks w JOIN events e ON e.id = w.event_id",
         );
@@ -637,16 +665,11 @@ impl Store {
         if self.is_shared() {
             query.sql.push_str(&unclaimed_deliveries());
         }
-        if !busy.is_empty() {
-            let placeholders: Vec<String> = busy
-                .iter()
-                .map(|origin| {
-                    query.args.push(Arg::Text(origin.clone()));
-                    format!("${}", query.args.len())
-                })
-                .collect();
-            query.sql.push_str(&format!(" AND w.origin NOT IN ({})", placeholders.join(", ")));
-        }
+        let pair = |(subject, endpoint): &(Subject, Option<EndpointId>)| {
+            format!("{subject} {}", endpoint.map(|id| id.to_string()).unwrap_or_default())
+        };
+        query.is_not_in("w.origin", busy.origins.iter().cloned());
+        query.is_not_in("w.subject_id || ' ' || COALESCE(w.endpoint_id, '')", busy.subjects.iter().map(pair));
         let rows = query.then(&format!("ORDER BY w.due_at, w.id LIMIT {limit}")).fetch(self).await?;
         rows.iter()
             .map(|row| {

@@ -234,6 +234,15 @@ pub struct EventRow {
     pub body: String,
 }
 
+/// What takes no further delivery at the moment.
+#[derive(Clone, Debug, Default)]
+pub struct Busy {
+    /// Receivers that are sent as much as they may be at once: scheme, host and port.
+    pub origins: Vec<String>,
+    /// Of what an endpoint is being told something: it hears of the next thing when it has heard this.
+    pub subjects: Vec<(Subject, Option<EndpointId>)>,
+}
+
 /// A delivery whose next try is due.
 #[derive(Clone, Debug)]
 pub struct DueDelivery {
@@ -451,7 +460,7 @@ struct StoredConfirmation {
     ordinal: Option<u32>,
 }
 
-fn depths(text: &str) -> Found<BTreeMap<Network, Depth>> {
+pub(super) fn depths(text: &str) -> Found<BTreeMap<Network, Depth>> {
     let stored: BTreeMap<String, StoredDepth> = serde_json::from_str(text).map_err(|_| StoreError::corrupt("depths", text))?;
     stored
         .into_iter()

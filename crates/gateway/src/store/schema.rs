@@ -19,6 +19,7 @@ const MIGRATIONS: &[(i64, &str, &str)] = &[
     (9, "instances", include_str!("../../migrations/0009_instances.sql")),
     (10, "growth", include_str!("../../migrations/0010_growth.sql")),
     (11, "leases_by_height", include_str!("../../migrations/0011_leases_by_height.sql")),
+    (12, "forgetting", include_str!("../../migrations/0012_forgetting.sql")),
 ];
 
 /// The migration that divides tables by time, on PostgreSQL.

@@ -11,7 +11,7 @@ use serde_json::json;
 use sqlx::{Connection as _, Executor as _};
 use tokio::time::Instant;
 
-use crate::gateway::{Gateway, NETWORK, Settings};
+use crate::gateway::{Gateway, Home, NETWORK, Settings};
 use crate::kill::{self, Ledger, Random};
 use crate::postgres::{self, Server};
 use crate::shop::{Order, Shop};
@@ -331,4 +331,15 @@ async fn books_are_exact_whatever_happens_to_three_processes_and_their_database(
 
     shop.anvil.mine(5).await;
     kill::exact(&shop, &shop.api(), &ledger.orders.into_inner()).await;
+}
+
+/// A new network of which no endpoint answers is out of reach for whoever only looks on, too.
+#[tokio::test]
+async fn a_network_that_nobody_reaches_keeps_no_process_from_being_ready() {
+    let mut settings = Settings::new("http://127.0.0.1:9", [1; 20]);
+    settings.postgres = true;
+    let home = Home::new(&settings);
+    let (one, two) = (home.serve().await, home.serve().await);
+    one.ready().await;
+    two.ready().await;
 }

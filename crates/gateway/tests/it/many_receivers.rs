@@ -3,7 +3,14 @@
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 
+use std::time::Duration;
+
 use serde_json::json;
+use tidegate::clock;
+use tidegate::store::{Commit, Migrate, Store};
+use tidegate_rules::changes::{Changes, NewEvent};
+use tidegate_rules::id::{DeliveryId, EventId, OrderId};
+use tidegate_rules::notify::EventType;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -14,6 +21,9 @@ const RECEIVERS: usize = 1_000;
 
 /// More than one receiver may have under way at once, many times over.
 const FOR_THE_DEAD: usize = 60;
+
+/// More webhooks than are read at once.
+const MUCH: usize = 600;
 
 /// A receiver of one webhook, on a port of its own: who it is is scheme, host and port.
 async fn receiver(number: usize, heard: Arc<Mutex<BTreeSet<usize>>>) -> String {
@@ -84,4 +94,36 @@ async fn a_receiver_that_hangs_delays_none_of_a_thousand_others() {
     })
     .await;
     hanging.abort();
+}
+
+/// One order may have much to tell to a receiver that hangs. It is told one thing at a time, and what
+/// waits for that keeps nobody else waiting.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_order_with_much_to_tell_delays_no_other() {
+    let mut shop = Shop::open().await;
+    shop.gateway.kill();
+    let dead = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let dead_url = format!("http://{}/", dead.local_addr().unwrap());
+    let store = Store::open(&shop.home.database_url, 2, Duration::from_secs(30), Migrate::No).await.unwrap();
+    let (at, order) = (clock::now(), OrderId::new(clock::now(), clock::id_bytes()));
+    let events = (0..MUCH).map(|_| NewEvent {
+        id: EventId::new(at, clock::id_bytes()),
+        kind: EventType::Underpaid,
+        merchant: shop.merchant.id.parse().unwrap(),
+        subject: order.into(),
+        at,
+        body: "{}".to_owned(),
+        delivery: Some((DeliveryId::new(at, clock::id_bytes()), dead_url.clone())),
+    });
+    assert_eq!(store.commit(Changes { events: events.collect(), ..Changes::default() }).await.unwrap(), Commit::Done);
+    store.close().await;
+    shop.start_again().await;
+    let heard = Arc::new(Mutex::new(BTreeSet::new()));
+    let url = receiver(1, Arc::clone(&heard)).await;
+    shop.api().post("/api/v1/orders", &json!({ "amount": "5", "callback_url": url })).await.expect(201);
+    // The dead one is given up after a quarter of a minute each time.
+    eventually_within(Duration::from_secs(12), "the other has heard", async || {
+        if heard.lock().unwrap().is_empty() { Err("not yet") } else { Ok(()) }
+    })
+    .await;
 }

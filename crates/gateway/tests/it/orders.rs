@@ -458,3 +458,42 @@ async fn a_customer_has_one_address_for_ever_and_each_deposit_is_told() {
     assert_eq!(wallets.len(), 2, "an address is lent for good");
     assert_eq!(shop.home.json(&["check", "--books"])["differing"], json!([]));
 }
+
+/// A wallet of a seed may have a past, so none can be lent before anything of the chain has settled;
+/// making more of them helps nobody.
+#[tokio::test]
+async fn a_pool_of_a_seed_does_not_grow_while_nothing_has_settled() {
+    let shop = Shop::open_with(|settings| settings.network = "wallets = 'hd'".to_owned()).await;
+    shop.home.json(&["wallet", "seed", "main", "--yes"]);
+    let body = json!({ "amount": "5", "network": NETWORK, "expires_in": 3600 });
+    for _ in 0..3 {
+        let refused = shop.api().post("/api/v1/orders", &body).await.expect(503).json();
+        assert_eq!(refused["code"], "network_unavailable", "{refused}");
+    }
+    let sources = shop.home.json(&["wallet", "sources"]);
+    let made = sources["data"][0]["next_index"][NETWORK].as_u64().unwrap_or(0);
+    assert!(made <= 500, "{made} wallets were made for three orders that got none");
+    shop.anvil.mine(4).await;
+    eventually("an order gets a wallet", async || {
+        let answer = shop.api().post("/api/v1/orders", &body).await;
+        if answer.status == 201 { Ok(()) } else { Err(answer.text()) }
+    })
+    .await;
+}
+
+/// An order is as deep as it was made: who asks for more afterwards asks it of later ones.
+#[tokio::test]
+async fn an_order_keeps_the_depth_that_it_was_made_with() {
+    let mut shop = Shop::open().await;
+    let order = shop.order("5").await;
+    shop.gateway.kill();
+    let toml = std::fs::read_to_string(shop.home.config_file()).unwrap();
+    assert!(toml.contains("confirmations = 3"), "{toml}");
+    shop.home.configure(&toml.replace("confirmations = 3", "confirmations = 60"));
+    shop.start_again().await;
+    shop.pay(&order, "5").await;
+    shop.anvil.mine(2).await;
+    shop.order_is(&order, "paid").await;
+    let later = shop.get(&shop.order("5").await).await;
+    assert_eq!(later["confirmations_required"], 60, "{later}");
+}

@@ -524,7 +524,8 @@ async fn a_database_of_the_first_schema_is_migrated_before_it_is_backed_up() {
     // As the first version left its database.
     tamper(
         &home,
-        "DROP INDEX idx_leases_wallet_height; CREATE INDEX idx_leases_wallet ON leases (wallet_id);
+        "DROP INDEX idx_commits_at; DROP INDEX idx_chain_messages_received; DROP INDEX idx_chain_hints_done; DROP INDEX idx_notifications_created;
+         DROP INDEX idx_leases_wallet_height; CREATE INDEX idx_leases_wallet ON leases (wallet_id);
          DROP TABLE moves; DROP TABLE move_marks; DROP TABLE archives; DROP INDEX idx_balances_taken;
          DROP INDEX idx_events_kind; DROP TABLE webhook_endpoints; DROP INDEX idx_webhooks_endpoint; ALTER TABLE payment_webhooks DROP COLUMN endpoint_id;
          DROP INDEX idx_orders_deposits; ALTER TABLE usdt_payment_orders DROP COLUMN purpose;

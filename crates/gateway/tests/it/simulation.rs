@@ -301,7 +301,7 @@ async fn money_that_meets_the_lease_of_its_wallet_has_one_owner() {
         }
         rest(&world, &mut memory, &format!("round {round}, before")).await;
         open(&mut world, 3, &tron()).await;
-        let free = world.gateway().store.free_wallets(&tron(), 4).await.unwrap();
+        let free = world.gateway().store.free_wallets(&tron(), Some(u64::MAX), 4).await.unwrap();
         let value = world.units(&tron(), whole(2));
         let sent = free.iter().map(|wallet| {
             let log = LogEntry::Transfer { from: PAYER, to: wallet.address, value };
@@ -360,7 +360,7 @@ fn heard(world: &mut World, outcome: Option<Result<orders::Opened, Problem>>) {
 async fn a_wallet_that_is_leased_while_its_money_is_read_has_its_money() {
     let mut world = calm(Nature::default()).await;
     open(&mut world, 3, &tron()).await;
-    let wallet = world.gateway().store.free_wallets(&tron(), 1).await.unwrap().remove(0);
+    let wallet = world.gateway().store.free_wallets(&tron(), Some(u64::MAX), 1).await.unwrap().remove(0);
     let (gateway, merchant) = (world.gateway(), world.running.as_ref().unwrap().merchant.clone());
     let wish = world.wish(whole(3), Some(tron()), Span::from_secs(600));
     let (told, opened) = tokio::sync::oneshot::channel();
@@ -570,6 +570,49 @@ async fn a_fork_takes_no_money_of_another_network() {
     world.mine_all(8);
     rest(&world, &mut memory, "settled").await;
     assert_eq!(kinds(&world, order).await, ["order.pending", "order.underpaid", "order.confirming", "order.paid"]);
+}
+
+/// What a transaction moves may depend on the block that it is in: a swap pays another amount on another
+/// branch, or somebody else. What it is on the branch that stays counts, in the books too.
+#[tokio::test(flavor = "multi_thread")]
+async fn money_that_is_another_on_the_new_branch_counts_as_it_is_there() {
+    let mut world = calm(Nature::default()).await;
+    let mut memory = Memory::default();
+    world.mine_all(4);
+    let (first, second) = (open(&mut world, 10, &tron()).await, open(&mut world, 20, &tron()).await);
+    let paid = pay(&world, first, &tron(), 10).await;
+    world.mine(&tron());
+    rest(&world, &mut memory, "paid").await;
+    assert_eq!(world.row(first).await.order.status, Status::Confirming);
+
+    let to = |row: tidegate::store::OrderRow| row.order.leases[0].address;
+    let (to_first, to_second) = (to(world.row(first).await), to(world.row(second).await));
+    let transfer = |to, amount| vec![LogEntry::Transfer { from: PAYER, to, value: world.units(&tron(), whole(amount)) }];
+    let (nine, twenty) = (transfer(to_first, 9), transfer(to_second, 20));
+    let time = world.chain(&tron()).tip().time;
+    world.fork_to(&tron(), 1, vec![BranchBlock::at(time).again_with(paid, nine), BranchBlock::at(time)], Dropped::Vanish);
+    rest(&world, &mut memory, "another amount").await;
+    let row = world.row(first).await;
+    assert_eq!((row.order.status, row.transfers.len()), (Status::Pending, 1));
+    pay(&world, first, &tron(), 1).await;
+    for _ in 0..6 {
+        world.mine(&tron());
+    }
+    world.mine_all(1);
+    rest(&world, &mut memory, "the rest was paid").await;
+    assert_eq!(world.row(first).await.order.status, Status::Paid);
+
+    // Settled and booked, and then it was for somebody else all the time.
+    let time = world.chain(&tron()).tip().time;
+    let mut branch: Vec<BranchBlock> = (0..12).map(|_| BranchBlock::at(time)).collect();
+    branch[1] = branch[1].clone().again_with(paid, twenty);
+    world.fork_to(&tron(), 9, branch, Dropped::ReturnToPool);
+    rest(&world, &mut memory, "another receiver").await;
+    world.mine_all(8);
+    rest(&world, &mut memory, "settled").await;
+    let (first, second) = (world.row(first).await, world.row(second).await);
+    assert_eq!((first.order.exception, first.transfers.len()), (Some(Exception::Reverted), 1));
+    assert_eq!((second.order.status, second.transfers.len()), (Status::Paid, 1));
 }
 
 /// An endpoint that lacks a block of the new branch for a moment takes no payment back.

@@ -1,7 +1,7 @@
 //! Alerts: one for one thing, a step at a time, told once.
 
 use tidegate::clock::id_bytes;
-use tidegate::store::{AlertFilter, Commit};
+use tidegate::store::{AlertFilter, Busy, Commit};
 use tidegate_rules::alert::{AlertKind, AlertStatus};
 use tidegate_rules::changes::{AlertChange, Changes};
 use tidegate_rules::id::EventId;
@@ -59,7 +59,7 @@ async fn an_alert_is_told_to_the_owner_once_for_each_step(ground: Ground) {
     let store = ground.open().await;
     let raise = |kind| Changes { alerts: vec![new_alert(kind, "tx 1")], ..Changes::default() };
     done(&store, raise(AlertKind::DustFlood)).await;
-    assert!(store.due_deliveries(at(99), &[], 10).await.unwrap().is_empty(), "there is no owner yet");
+    assert!(store.due_deliveries(at(99), &Busy::default(), 10).await.unwrap().is_empty(), "there is no owner yet");
     let owner = new_merchant("main", Some("https://owner.example/hook"));
     done(&store, Changes { new_merchants: vec![owner.clone()], ..Changes::default() }).await;
 
@@ -81,7 +81,7 @@ async fn an_alert_is_told_to_the_owner_once_for_each_step(ground: Ground) {
     // That a receiver accepts nothing is not sent to a receiver.
     done(&store, raise(AlertKind::WebhookFailed)).await;
 
-    let due = store.due_deliveries(at(99), &[], 10).await.unwrap();
+    let due = store.due_deliveries(at(99), &Busy::default(), 10).await.unwrap();
     let mut told = Vec::new();
     for delivery in &due {
         assert_eq!((delivery.kind.as_str(), delivery.merchant, delivery.subject), ("wallet.alert", owner.id, row.id.into()));

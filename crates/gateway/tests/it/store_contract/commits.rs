@@ -20,6 +20,7 @@ contract!(
     of_many_who_read_the_same_version_one_wins,
     one_that_is_in_the_way_spoils_no_other,
     sealed_texts_change_only_where_the_old_one_stands,
+    what_was_read_of_a_chain_is_stored_while_it_stands,
     an_answer_is_kept_once_and_read_back,
 );
 
@@ -247,4 +248,18 @@ async fn an_answer_is_kept_once_and_read_back(ground: Ground) {
     store.forget_old(at(5 + 7 * DAY_S)).await.unwrap();
     assert!(store.kept_answer(&kept.scope).await.unwrap().is_none());
     done(&store, Changes { answer: Some(kept), ..Changes::default() }).await;
+}
+
+async fn what_was_read_of_a_chain_is_stored_while_it_stands(ground: Ground) {
+    let store = ground.open().await;
+    let read =
+        |version| Changes { applied: Some((tron(), version)), alerts: vec![new_alert(AlertKind::StrayMoney, "a")], ..Changes::default() };
+    refused(&store, read(1)).await;
+    done(&store, Changes { cursor: Some(cursor(None, blocks(None, 5, 2))), ..Changes::default() }).await;
+    let row = store.network(&tron()).await.unwrap().unwrap();
+    done(&store, read(row.version)).await;
+    let next = blocks(row.recent.last(), 7, 1);
+    done(&store, Changes { cursor: Some(cursor(Some(row.version), next)), ..Changes::default() }).await;
+    refused(&store, read(row.version)).await;
+    done(&store, read(row.version + 1)).await;
 }

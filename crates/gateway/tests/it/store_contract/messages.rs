@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use futures_util::future::join_all;
 use sqlx::{AssertSqlSafe, Connection as _};
 use tidegate::clock::id_bytes;
-use tidegate::store::{Engine, NoticeFilter};
+use tidegate::store::{Engine, EventFilter, NoticeFilter};
 use tidegate_rules::amount::Amount;
 use tidegate_rules::block::{Hash, Network};
 use tidegate_rules::changes::{Changes, NewEvent, NewNotice, NoticeChange, NoticeState, TemplateChange, Told, ToldMark};
@@ -137,12 +137,18 @@ async fn notices_are_made_once_and_come_due_by_channel(ground: Ground) {
     assert!(list(NoticeFilter { topic: Some(Topic::Expired), ..NoticeFilter::default() }).await.is_empty());
     assert_eq!(list(NoticeFilter { order: Some(order.id.to_string()), ..NoticeFilter::default() }).await, [chat.id]);
 
-    // Forgotten after ninety days, but for what is still to be sent.
-    let ninety_days = Span::from_secs(90 * 86_400);
-    store.forget_old(at(10).plus(ninety_days)).await.unwrap();
+    // Forgotten after ninety days. What nobody has sent for two is not sent any more: its channel was
+    // taken out of the configuration.
+    let days = |days: u64| Span::from_secs(days * 86_400);
+    store.forget_old(at(20).plus(days(2))).await.unwrap();
+    assert_eq!(store.notice(chat.id).await.unwrap().unwrap().status, NoticeStatus::Due);
+    store.forget_old(at(21).plus(days(2))).await.unwrap();
+    let row = store.notice(chat.id).await.unwrap().unwrap();
+    assert_eq!((row.status, row.last_error.as_deref()), (NoticeStatus::Failed, Some("nobody sends by this channel any more")));
+    store.forget_old(at(10).plus(days(90))).await.unwrap();
     assert!(store.notice(mail.id).await.unwrap().is_some());
-    store.forget_old(at(40).plus(ninety_days)).await.unwrap();
-    assert!(store.notice(mail.id).await.unwrap().is_none() && store.notice(chat.id).await.unwrap().is_some());
+    store.forget_old(at(40).plus(days(90))).await.unwrap();
+    assert!(store.notice(mail.id).await.unwrap().is_none() && store.notice(chat.id).await.unwrap().is_none());
 
     // A text is written over, and taken back.
     let text = |text: Option<&str>, second| {
@@ -184,6 +190,7 @@ async fn no_event_is_told_before_one_with_a_smaller_number(ground: Ground) {
         sqlx::query(AssertSqlSafe(insert)).execute(&mut slow).await.unwrap();
         commit(2).await;
         assert!(store.events_to_tell(1, 9).await.is_err(), "nobody is told behind somebody who writes");
+        assert!(store.events(EventFilter::default(), 1, 9).await.unwrap().is_empty(), "what is new is listed the next time");
         sqlx::query("COMMIT").execute(&mut slow).await.unwrap();
         // A number that nobody ever shows.
         sqlx::query("SELECT nextval(pg_get_serial_sequence('events', 'seq'))").execute(&mut slow).await.unwrap();

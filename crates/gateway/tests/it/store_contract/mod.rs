@@ -211,6 +211,7 @@ fn new_transfer(payment: Payment, order: Option<OrderId>) -> TransferChange {
         order,
         wallet: None,
         address_texts: ("Tfrom".into(), "Tto".into()),
+        rewritten: false,
         raw_log: None,
         seen_at: at(11),
     }

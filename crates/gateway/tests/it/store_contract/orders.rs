@@ -10,7 +10,7 @@ use tidegate_rules::changes::{Changes, NewLease, NewOrder, TransferChange};
 use tidegate_rules::id::{LeaseId, MerchantId, OrderId, TransferId, WalletId};
 use tidegate_rules::lease::Lease;
 use tidegate_rules::notify::EventType;
-use tidegate_rules::order::{Order, Status};
+use tidegate_rules::order::{Depth, Order, Status};
 
 use super::{
     Ground, add_wallets, at, done, entry, hash, lend, merchant_id, micros, new_event, new_lease, new_order, new_transfer, new_wallet,
@@ -20,6 +20,7 @@ use super::{
 contract!(
     a_shops_number_is_used_once_per_merchant,
     orders_past_their_time_are_found,
+    how_deep_open_orders_want_to_be_buried_is_known,
     pages_of_orders_are_stable_and_filters_fit,
     long_lists_are_asked_in_parts,
     a_hundred_orders_at_once_lease_a_hundred_wallets,
@@ -266,7 +267,7 @@ async fn a_hundred_orders_at_once_lease_a_hundred_wallets(ground: Ground) {
             let order = new_order();
             let mut conflicts = 0_usize;
             loop {
-                let free = store.free_wallets(&tron(), 8).await.unwrap();
+                let free = store.free_wallets(&tron(), Some(u64::MAX), 8).await.unwrap();
                 // Each reaches into the same few that come first.
                 let wallet = &free[n % free.len()];
                 let lease = Lease {
@@ -310,5 +311,26 @@ async fn a_hundred_orders_at_once_lease_a_hundred_wallets(ground: Ground) {
     }
     assert_eq!(wallets.len(), ORDERS);
     assert!(conflicts > 0, "nobody was in anybody's way: this tested nothing");
-    assert!(store.free_wallets(&tron(), 1).await.unwrap().is_empty());
+    assert!(store.free_wallets(&tron(), Some(u64::MAX), 1).await.unwrap().is_empty());
+}
+
+async fn how_deep_open_orders_want_to_be_buried_is_known(ground: Ground) {
+    let store = ground.open().await;
+    assert!(store.agreed_depths(&tron()).await.unwrap().is_empty());
+    let with = |depths: &[(Network, Depth)]| {
+        let mut order = new_order();
+        order.order.terms.depths = depths.iter().cloned().collect();
+        order
+    };
+    let ethereum = Network::new("ethereum");
+    let shallow = with(&[(tron(), Depth::Blocks(3)), (ethereum.clone(), Depth::Final)]);
+    let orders = vec![shallow.clone(), with(&[(tron(), Depth::Blocks(19))]), with(&[(tron(), Depth::Blocks(19))])];
+    done(&store, Changes { new_orders: orders, ..Changes::default() }).await;
+    let depths = async |network: &Network| store.agreed_depths(network).await.unwrap().into_iter().collect::<BTreeSet<_>>();
+    assert_eq!(depths(&tron()).await, [Depth::Blocks(3), Depth::Blocks(19)].into());
+    assert_eq!(depths(&ethereum).await, [Depth::Final].into());
+    // Nobody waits for one that is over.
+    let over = Order { status: Status::Expired, ..shallow.order.clone() };
+    done(&store, Changes { orders: vec![order_change(shallow.id, 1, over)], ..Changes::default() }).await;
+    assert_eq!((depths(&tron()).await, depths(&ethereum).await), ([Depth::Blocks(19)].into(), BTreeSet::new()));
 }

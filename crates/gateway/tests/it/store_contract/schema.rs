@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use futures_util::future::join_all;
-use tidegate::store::{Engine, Migrate, OrderRow, Store, StoreError};
+use tidegate::store::{Busy, Engine, Migrate, OrderRow, Store, StoreError};
 use tidegate_rules::changes::{Changes, TransferChange};
 use tidegate_rules::notify::EventType;
 use tidegate_rules::time::{Span, Time};
@@ -41,7 +41,7 @@ async fn a_store_that_is_opened_again_has_everything(ground: Ground) {
         let network = store.network(&tron()).await.unwrap().unwrap();
         let events: Vec<(i64, String)> =
             store.order_events(order.id, 0).await.unwrap().into_iter().map(|event| (event.seq, event.id)).collect();
-        let due = store.due_deliveries(at(99), &[], 9).await.unwrap();
+        let due = store.due_deliveries(at(99), &Busy::default(), 9).await.unwrap();
         (
             format!("{:?}", (order, store.wallet(wallet.id).await.unwrap())),
             format!("{:?}", (network, events, due)),
@@ -92,7 +92,20 @@ async fn two_that_open_an_empty_database_at_once_both_may(ground: Ground) {
     let stores: Vec<Store> = openings.into_iter().map(|opened| opened.unwrap()).collect();
     assert_eq!(
         ground.look("SELECT name FROM schema_versions").await,
-        ["first", "safe", "chains", "orders", "notices", "people", "doors", "endpoints", "instances", "growth", "leases_by_height"]
+        [
+            "first",
+            "safe",
+            "chains",
+            "orders",
+            "notices",
+            "people",
+            "doors",
+            "endpoints",
+            "instances",
+            "growth",
+            "leases_by_height",
+            "forgetting"
+        ]
     );
     // Each of them writes, and all read the same.
     for store in &stores {

@@ -11,10 +11,13 @@ use tidegate_rules::changes::{Changes, Cursor, JournalEntry, Reconciled, Transfe
 use tidegate_rules::id::{OrderId, TransferId};
 use tidegate_rules::order::{Depth, Mark, Payment};
 
-use super::{Ground, add_order, address, at, blocks, cursor, done, entry, hash, new_alert, new_transfer, payment, raw, refused, tron};
+use super::{
+    Ground, add_order, add_wallets, address, at, blocks, cursor, done, entry, hash, new_alert, new_transfer, payment, raw, refused, tron,
+};
 
 contract!(
     i3_a_transfer_is_stored_once,
+    a_transfer_that_moves_something_else_now_is_written_anew,
     transfers_are_found_by_every_question,
     the_books_are_sums_of_entries,
     a_rewind_forgets_the_branch,
@@ -159,4 +162,26 @@ async fn a_rewind_forgets_the_branch(ground: Ground) {
     let back = Cursor { rewind_to: Some(8), tip: 8, ..cursor(Some(3), Vec::new()) };
     done(&store, Changes { cursor: Some(back), ..Changes::default() }).await;
     assert_eq!(store.network(&tron()).await.unwrap().unwrap().recent, kept[..2]);
+}
+
+async fn a_transfer_that_moves_something_else_now_is_written_anew(ground: Ground) {
+    let store = ground.open().await;
+    let wallet = add_wallets(&store, 1).await.remove(0);
+    let first = new_transfer(payment(address(), 7), None);
+    done(&store, Changes { transfers: vec![first.clone()], ..Changes::default() }).await;
+    let other = Payment { from: address(), to: wallet.address, value: raw(99), ..first.payment.clone() };
+    let texts = ("from".to_owned(), "to".to_owned());
+    let change =
+        TransferChange { version: Some(1), payment: other.clone(), wallet: Some(wallet.id), address_texts: texts.clone(), ..first };
+    let stored = async || store.transfers_above(&tron(), 0).await.unwrap().remove(0);
+    // Where nothing says so, what it moves stays.
+    done(&store, Changes { transfers: vec![change.clone()], ..Changes::default() }).await;
+    assert_ne!(stored().await.payment.value, other.value);
+    done(&store, Changes { transfers: vec![TransferChange { version: Some(2), rewritten: true, ..change.clone() }], ..Changes::default() })
+        .await;
+    let row = stored().await;
+    assert_eq!((row.payment.from, row.payment.to, row.payment.value), (other.from, other.to, other.value));
+    assert_eq!((row.wallet, row.address_texts), (Some(wallet.id), texts));
+    refused(&store, Changes { transfers: vec![TransferChange { version: Some(2), rewritten: true, ..change }], ..Changes::default() })
+        .await;
 }

@@ -74,7 +74,7 @@ async fn risky_wallets_are_not_offered(ground: Ground) {
         let change = WalletChange { id: wallet.id, version: 1, kind: WalletMove::Risk(*level) };
         done(&store, Changes { wallets: vec![change], ..Changes::default() }).await;
     }
-    let free = store.free_wallets(&wallets[0].network, 10).await.unwrap();
+    let free = store.free_wallets(&wallets[0].network, Some(u64::MAX), 10).await.unwrap();
     let mut levels: Vec<&str> = free.iter().map(|row| row.risk_level.name()).collect();
     levels.sort_unstable();
     assert_eq!(levels, ["low", "watch"]);
@@ -215,7 +215,8 @@ async fn free_wallets_come_fresh_first_then_longest_rested(ground: Ground) {
     let elsewhere = new_wallet(&Network::new("ethereum"));
     let new_wallets = vec![rested.clone(), fresh.clone(), elsewhere, long_rested.clone(), fresh_too.clone()];
     done(&store, Changes { new_wallets, ..Changes::default() }).await;
-    let free = async |limit: i64| store.free_wallets(&tron(), limit).await.unwrap().into_iter().map(|w| w.id).collect::<Vec<_>>();
+    let free =
+        async |limit: i64| store.free_wallets(&tron(), Some(u64::MAX), limit).await.unwrap().into_iter().map(|w| w.id).collect::<Vec<_>>();
     assert_eq!(free(10).await, [fresh.id, fresh_too.id, long_rested.id, rested.id]);
     assert_eq!(free(1).await, [fresh.id]);
 

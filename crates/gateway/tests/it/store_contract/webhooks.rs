@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use futures_util::future::join_all;
 use sqlx::{AssertSqlSafe, Connection as _};
 use tidegate::clock::id_bytes;
-use tidegate::store::{Commit, DeliveryFilter, Store};
+use tidegate::store::{Busy, Commit, DeliveryFilter, Store};
 use tidegate_rules::alert::AlertKind;
 use tidegate_rules::changes::{Changes, DeliveryChange, DeliveryState, NewEvent, Reseal, SealedIn};
 use tidegate_rules::id::{DeliveryId, EndpointId, MerchantId};
@@ -38,7 +38,7 @@ async fn deliveries_come_due_and_busy_receivers_are_left_out(ground: Ground) {
     assert_eq!(store.next_delivery_at().await.unwrap(), Some(at(10)));
 
     let due = async |second: i64, busy: &[&str], limit: i64| {
-        let busy: Vec<String> = busy.iter().map(|origin| (*origin).to_owned()).collect();
+        let busy = Busy { origins: busy.iter().map(|origin| (*origin).to_owned()).collect(), subjects: vec![] };
         let found = store.due_deliveries(at(second), &busy, limit).await.unwrap();
         found.into_iter().map(|delivery| delivery.url).collect::<Vec<_>>()
     };
@@ -48,8 +48,17 @@ async fn deliveries_come_due_and_busy_receivers_are_left_out(ground: Ground) {
     assert_eq!(due(99, &[], 2).await, [shop[1], shop[2]]);
     assert_eq!(due(99, &["https://a.example"], 10).await, [shop[2], shop[3]], "a receiver is scheme, host and port");
     assert_eq!(due(99, &["https://a.example", "https://a.example:8443", "https://b.example"], 10).await.len(), 0);
+    // Of what one is told already it is told nothing more, however much there is; others are.
+    let busy = |subjects| Busy { origins: vec![], subjects };
+    let another = add_order(&store).await;
+    let of_another = with_delivery(NewEvent { at: at(99), ..new_event(another.id, EventType::Paid) }, shop[0]);
+    done(&store, Changes { events: vec![of_another], ..Changes::default() }).await;
+    let left = async |subjects| store.due_deliveries(at(99), &busy(subjects), 10).await.unwrap().len();
+    assert_eq!(left(vec![(order.id.into(), None)]).await, 1);
+    assert_eq!(left(vec![(order.id.into(), None), (another.id.into(), None)]).await, 0);
+    assert_eq!(left(vec![(order.id.into(), Some(EndpointId::new(at(1), id_bytes())))]).await, 5, "another endpoint");
 
-    let first = store.due_deliveries(at(99), &[], 1).await.unwrap().remove(0);
+    let first = store.due_deliveries(at(99), &Busy::default(), 1).await.unwrap().remove(0);
     assert_eq!((first.id, first.event_id.clone()), (events[1].delivery.clone().unwrap().0, events[1].id.to_string()));
     assert_eq!((first.body.as_str(), first.kind.as_str(), first.tries), (events[1].body.as_str(), "order.paid", 0));
     assert_eq!((first.merchant, first.subject, first.event_at), (merchant_id(), order.id.into(), at(10)));
@@ -70,7 +79,7 @@ async fn deliveries_come_due_and_busy_receivers_are_left_out(ground: Ground) {
     assert_eq!(store.next_delivery_at().await.unwrap(), Some(at(40)));
     assert_eq!(due(54, &[], 10).await, [shop[3]]);
     assert_eq!(due(55, &[], 10).await, [shop[3], shop[1]]);
-    assert_eq!(store.due_deliveries(at(55), &[], 10).await.unwrap()[1].tries, 1);
+    assert_eq!(store.due_deliveries(at(55), &Busy::default(), 10).await.unwrap()[1].tries, 1);
 
     // Every try is kept, and what somebody asks to send again is due now and remembers what it was.
     let (failed, waiting) = (events[0].delivery.clone().unwrap().0, events[1].delivery.clone().unwrap().0);
@@ -80,7 +89,7 @@ async fn deliveries_come_due_and_busy_receivers_are_left_out(ground: Ground) {
     assert_eq!((attempt.number, attempt.code, attempt.took.millis(), attempt.answer.as_deref()), (1, Some(500), 120, Some("try later")));
     store.send_again(&[failed, waiting], at(60)).await.unwrap();
     store.send_again(&[failed], at(61)).await.unwrap();
-    let again = store.due_deliveries(at(61), &[], 10).await.unwrap();
+    let again = store.due_deliveries(at(61), &Busy::default(), 10).await.unwrap();
     let before = |id: DeliveryId| again.iter().find(|delivery| delivery.id == id).unwrap().before;
     assert_eq!((before(failed), before(waiting)), (Some(DeliveryState::Failed), Some(DeliveryState::Due(at(55)))));
     let back = vec![tried(0, 10, DeliveryState::Failed), tried(1, 1, DeliveryState::Due(at(55)))];
@@ -89,7 +98,7 @@ async fn deliveries_come_due_and_busy_receivers_are_left_out(ground: Ground) {
     let filter = DeliveryFilter { status: Some("failed".into()), ..DeliveryFilter::default() };
     let shown = store.deliveries(filter, 10).await.unwrap();
     assert_eq!(shown.iter().map(|row| (row.id, row.state, row.tries)).collect::<Vec<_>>(), [(failed, DeliveryState::Failed, 10)]);
-    assert!(store.due_deliveries(at(61), &[], 10).await.unwrap().iter().all(|delivery| delivery.before.is_none()));
+    assert!(store.due_deliveries(at(61), &Busy::default(), 10).await.unwrap().iter().all(|delivery| delivery.before.is_none()));
 }
 
 async fn a_webhook_secret_is_replaced_where_it_stands(ground: Ground) {
@@ -144,7 +153,7 @@ fn endpoints(changes: Vec<EndpointChange>) -> Changes {
 
 /// What is due of an event: where to, and to which endpoint.
 async fn due_of(store: &Store, event: &NewEvent) -> BTreeSet<(String, Option<EndpointId>)> {
-    let due = store.due_deliveries(at(9_999), &[], 1_000).await.unwrap();
+    let due = store.due_deliveries(at(9_999), &Busy::default(), 1_000).await.unwrap();
     due.into_iter().filter(|delivery| delivery.event_id == event.id.to_string()).map(|delivery| (delivery.url, delivery.endpoint)).collect()
 }
 

@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use futures_util::future::join_all;
 use sqlx::Connection as _;
 use tidegate::clock::id_bytes;
-use tidegate::store::{Commit, JobRow, JobStatus, Queue, presence};
+use tidegate::store::{Busy, Commit, JobRow, JobStatus, Queue, presence};
 use tidegate_rules::changes::{Changes, DeliveryChange, DeliveryState, Fence, NewEvent};
 use tidegate_rules::id::JobId;
 use tidegate_rules::notify::EventType;
@@ -82,7 +82,7 @@ async fn a_row_of_a_queue_is_claimed_by_one(ground: Ground) {
     assert_eq!(claimed.iter().map(HashSet::len).sum::<usize>(), ids.len(), "each has gone to one");
     let all: HashSet<&String> = claimed.iter().flatten().collect();
     assert_eq!(all.len(), ids.len());
-    assert!(store.due_deliveries(at(0), &[], 100).await.unwrap().is_empty(), "what is claimed is not offered");
+    assert!(store.due_deliveries(at(0), &Busy::default(), 100).await.unwrap().is_empty(), "what is claimed is not offered");
 
     // What one says who has no claim on it (any more) changes nothing but the list of tries.
     let owner = claimed.iter().position(|claimed| claimed.contains(&ids[0])).unwrap();
@@ -109,7 +109,7 @@ async fn a_row_of_a_queue_is_claimed_by_one(ground: Ground) {
     // A claim ends with the presence of its process, and by itself.
     let (gone, left) = ((owner + 1) % 4, ids.len() - 1);
     store.leave_duties(&format!("process {gone}")).await.unwrap();
-    assert_eq!(store.due_deliveries(at(0), &[], 100).await.unwrap().len(), claimed[gone].len());
+    assert_eq!(store.due_deliveries(at(0), &Busy::default(), 100).await.unwrap().len(), claimed[gone].len());
     assert_eq!(store.claim(Queue::Deliveries, &ids, "another").await.unwrap(), claimed[gone]);
     ground.look("UPDATE payment_webhooks SET claimed_until = 0 RETURNING id").await;
     assert_eq!(store.claim(Queue::Deliveries, &ids, "another").await.unwrap().len(), left);
@@ -147,11 +147,17 @@ async fn a_duty_has_one_holder_and_its_fence_keeps_out_the_one_before() {
     store.leave_duties("two").await.unwrap();
     assert_eq!(take("one", 600).await, [3, 3]);
 
+    // Nobody holds one for longer than a term: the clock of the database was set back since.
+    store.leave_duties("one").await.unwrap();
+    assert_eq!(take("gone", 3_600).await, [4, 4]);
+    assert_eq!(take("one", 1_800).await, [0; 0]);
+    assert_eq!(take("one", 600).await, [5, 5]);
+
     // A take-over waits for what is being written on behalf of the duty.
     store.leave_duties("one").await.unwrap();
     let mut writer = sqlx::AnyConnection::connect(&ground.url).await.unwrap();
     sqlx::query("BEGIN").execute(&mut writer).await.unwrap();
-    sqlx::query("SELECT fence FROM duties WHERE name = 'follow tron' AND fence = 3 FOR SHARE").fetch_one(&mut writer).await.unwrap();
+    sqlx::query("SELECT fence FROM duties WHERE name = 'follow tron' AND fence = 5 FOR SHARE").fetch_one(&mut writer).await.unwrap();
     let taker = tokio::spawn({
         let (store, duties) = (store.clone(), duties.clone());
         async move { store.take_duties(&duties, "four", Span::from_secs(600)).await.unwrap() }
@@ -165,5 +171,5 @@ async fn a_duty_has_one_holder_and_its_fence_keeps_out_the_one_before() {
     assert!(!taker.is_finished());
     sqlx::query("COMMIT").execute(&mut writer).await.unwrap();
     assert_eq!(taker.await.unwrap().len(), 2);
-    assert_eq!((write(3).await, write(4).await), (Commit::Conflict, Commit::Done));
+    assert_eq!((write(5).await, write(6).await), (Commit::Conflict, Commit::Done));
 }
