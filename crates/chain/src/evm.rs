@@ -172,6 +172,11 @@ impl EvmChain {
         if last == head.at.number && from <= last {
             headers.push(head);
         }
+        // Behind a balancer the head may come from a node that is ahead of the one with the others:
+        // without the first there are none, or whoever asked would pass over it.
+        if headers.first().is_some_and(|first| first.at.number != from) {
+            return Ok(Vec::new());
+        }
         // The chain may have been reorganised between two answers: what stands before is whole.
         let consecutive = headers
             .array_windows()

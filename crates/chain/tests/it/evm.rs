@@ -279,6 +279,19 @@ async fn a_reorganisation_while_reading_is_asked_again_or_cut_off() {
     assert_eq!(told(&crate::evm_node::chain(&[&node]).blocks(11, 50).await), "11:1 12:");
 }
 
+/// Behind a balancer the newest head may come from one node and the headers from another, which does
+/// not have the first of them yet: nothing is passed over.
+#[tokio::test]
+async fn blocks_begin_with_the_one_asked_for_or_there_are_none() {
+    let node = small_node().await;
+    let chain = proven(&[&node]).await;
+    for (missing, from, expected) in [(11, 11, ""), (13, 13, ""), (12, 11, "11:1"), (13, 11, "11:1 12:"), (13, 14, "14:4")] {
+        node.instead(move |_, params| (params[0] == hex(missing)).then(|| json!({ "result": null })));
+        assert_eq!(told(&chain.blocks(from, 50).await), expected, "without {missing}");
+    }
+    assert_eq!((chain.endpoints()[0].failures, chain.endpoints()[0].available), (0, true), "it merely lags");
+}
+
 #[tokio::test]
 async fn ordinals_are_ranks_within_the_transaction() {
     let node = EvmNode::start(make_chain(21, 1, |_| vec![])).await;
