@@ -11,6 +11,9 @@
 //! anew on the next endpoint, each one at most once. When it is slow it is begun on a second one as
 //! well, and the first whole answer wins; what the other has by then is dropped (`hedge`).
 //!
+//! Who served which block is remembered (`sources`), so that another is asked when it is read a
+//! second time (`opinion`).
+//!
 //! A URL can hold a provider's key, in its path, its query or a header. None of them may reach a
 //! log line, an error or a `Debug` text: endpoints are named by scheme and host alone, and every
 //! text that comes back from the other side is searched for them.
@@ -23,8 +26,10 @@ mod hedge;
 mod http;
 mod latency;
 mod look;
+mod opinion;
 mod score;
 mod slot;
+mod sources;
 
 use std::fmt;
 use std::num::NonZeroU32;
@@ -44,6 +49,8 @@ pub use self::heads::{HEAD_HELD, LAG_BLOCKS_MAX, LAG_TIME_MAX};
 use self::hedge::Served;
 pub(crate) use self::http::suspended_for;
 use self::slot::{Errand, Slot};
+pub use self::sources::HEIGHTS_MAX;
+use self::sources::Sources;
 use crate::{EndpointHealth, Error, PoolHealth, SwitchCause};
 
 /// The most that one answer may weigh. A full Ethereum block's receipts are about 2 MB.
@@ -112,8 +119,11 @@ pub type Jitter = Box<dyn FnMut() -> u64 + Send>;
 pub enum Prefer {
     /// The one in use.
     Current,
-    /// Any but the one in use, for a second opinion; that one too if there is no other.
+    /// Any but the one in use; that one too if there is no other.
     Other,
+    /// Any but this one, by its place, and the one in use after the others; this one too if there
+    /// is no other.
+    OtherThan(usize),
 }
 
 /// Why an endpoint did not serve an operation. The question is: when may it be asked again?
@@ -166,6 +176,8 @@ pub struct Endpoints {
     hedging: Hedging,
     /// The block that the current endpoint did not have yet, and since when.
     awaited: Mutex<Option<(u64, Instant)>>,
+    /// Who served the blocks that were read.
+    sources: Mutex<Sources>,
     /// When the endpoints that are not in use were last looked at.
     looked_at: Mutex<Instant>,
     jitter: Mutex<Jitter>,
@@ -203,6 +215,7 @@ impl Endpoints {
             course: Mutex::new(Course::new(now)),
             hedging: Hedging::WhenSlow,
             awaited: Mutex::new(None),
+            sources: Mutex::default(),
             looked_at: Mutex::new(now),
             jitter: Mutex::new(jitter),
         })
@@ -228,7 +241,7 @@ impl Endpoints {
         let current = self.current();
         match prefer {
             // A second opinion is not hedged: the first one's endpoint might win.
-            Prefer::Other => Ok(self.attempt(self.order(prefer, current), Hedging::Off, &operation).await?.value),
+            Prefer::Other | Prefer::OtherThan(_) => Ok(self.attempt(self.order(prefer, current), Hedging::Off, &operation).await?.value),
             Prefer::Current => {
                 let served = self.attempt(self.order(prefer, current), self.hedging, &operation).await?;
                 self.keep(current, &served);
@@ -237,10 +250,11 @@ impl Endpoints {
         }
     }
 
-    /// As [`Endpoints::run`], for an operation that reads blocks from `number` upwards and may
-    /// find none yet. An endpoint that has had none for [`OVERDUE_AFTER`] while another has some
-    /// has fallen behind, and is left for the other. Here too an endpoint is left that lags or
-    /// scores clearly below another, and one that was named earlier is returned to.
+    /// As [`Endpoints::run`], for an operation that reads blocks from `number` upwards, one of each
+    /// height, and may find none yet. Who served which is remembered, for
+    /// [`Endpoints::second_opinion`]. An endpoint that has had none for [`OVERDUE_AFTER`] while
+    /// another has some has fallen behind, and is left for the other. Here too an endpoint is left
+    /// that lags or scores clearly below another, and one that was named earlier is returned to.
     ///
     /// # Errors
     /// As [`Endpoints::run`].
@@ -250,20 +264,20 @@ impl Endpoints {
         Fut: Future<Output = Result<Vec<T>, Failure>>,
     {
         let current = self.current();
-        let found = match self.consider() {
+        let moved = match self.consider() {
             Some((chosen, reason)) => self.move_to(chosen, &reason, current, &operation).await?,
             None => None,
         };
-        let found = match found {
-            Some(found) => found,
+        let served = match moved {
+            Some(served) => served,
             None => {
                 let served = self.attempt(self.order(Prefer::Current, current), self.hedging, &operation).await?;
                 self.keep(current, &served);
-                served.value
+                served
             }
         };
-        if !found.is_empty() || !self.is_overdue(number) {
-            return Ok(found);
+        if !served.value.is_empty() || !self.is_overdue(number) {
+            return Ok(self.remember(number, served));
         }
         let current = self.current();
         let others = self.order(Prefer::Other, current).into_iter().filter(|slot| slot.index != current).collect();
@@ -271,10 +285,10 @@ impl Endpoints {
             Ok(served) if !served.value.is_empty() => {
                 let reason = format!("it does not have block {number} yet");
                 self.switch(current, served.index, None, SwitchCause::Overdue, &reason);
-                Ok(served.value)
+                Ok(self.remember(number, served))
             }
             // Nobody has it, or nobody can say: the chain itself may be standing still.
-            _ => Ok(found),
+            _ => Ok(served.value),
         }
     }
 
@@ -303,7 +317,7 @@ impl Endpoints {
     /// Reads on the endpoint that a move goes to, or where it fails on the others as ever. `None`
     /// when that endpoint was chosen for being ahead and does not have the next block: anybody can
     /// show a high number, to have the blocks is proof.
-    async fn move_to<T, F, Fut>(&self, chosen: Move, reason: &str, current: usize, operation: &F) -> Result<Option<Vec<T>>, Error>
+    async fn move_to<T, F, Fut>(&self, chosen: Move, reason: &str, current: usize, operation: &F) -> Result<Option<Served<Vec<T>>>, Error>
     where
         F: Fn(Endpoint) -> Fut,
         Fut: Future<Output = Result<Vec<T>, Failure>>,
@@ -320,7 +334,7 @@ impl Endpoints {
         let served = served?;
         if !is_there {
             self.keep(current, &served);
-            return Ok(Some(served.value));
+            return Ok(Some(served));
         }
         if matches!(chosen, Move::Lagging { .. }) && served.value.is_empty() {
             return Ok(None);
@@ -328,7 +342,7 @@ impl Endpoints {
         if !lags {
             self.switch(current, chosen.to(), Some(chosen), chosen.cause(), reason);
         }
-        Ok(Some(served.value))
+        Ok(Some(served))
     }
 
     /// Whether to leave the endpoint in use though it answers, and why.
@@ -362,7 +376,19 @@ impl Endpoints {
         match prefer {
             Prefer::Current => [own, well, lagging].concat(),
             Prefer::Other => [well, lagging, own].concat(),
+            Prefer::OtherThan(index) => {
+                let mut order = [well, lagging, own].concat();
+                order.sort_by_key(|slot| slot.index == index);
+                order
+            }
         }
+    }
+
+    /// Remembers who served the blocks from `number` upwards.
+    fn remember<T>(&self, number: u64, served: Served<Vec<T>>) -> Vec<T> {
+        let mut sources = lock(&self.sources);
+        (number..).zip(&served.value).for_each(|(number, _)| sources.note(number, served.index));
+        served.value
     }
 
     /// Keeps the endpoint that served in the place of the one that did not.

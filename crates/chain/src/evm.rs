@@ -23,7 +23,7 @@ mod transaction;
 mod wire;
 
 use std::iter;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_trait::async_trait;
 use futures_util::{StreamExt, TryStreamExt, stream};
@@ -38,7 +38,7 @@ use self::rpc::{Call, Learned, Meaning, Rpc, Told};
 use self::wire::{Header, moved};
 use crate::balances::check_addresses;
 use crate::endpoints::{Endpoint, Endpoints, Failure, Prefer};
-use crate::second_reading::check_blocks;
+use crate::second_reading::{check_blocks, in_both, in_both_of_each};
 use crate::transfer_log::{Found, TRANSFER_TOPIC};
 use crate::{
     Balances, Chain, EndpointHealth, Error, FLAGS_AT_ONCE, Fee, Identity, PoolHealth, SecondReading, TokenState, Transaction, Witnesses,
@@ -78,9 +78,6 @@ pub struct EvmChain {
     endpoints: Endpoints,
     rpc: Rpc,
     lore: Vec<Lore>,
-    /// The endpoint that blocks were last read from, in the order of the configuration: what it
-    /// says a second time is no second opinion unless it is asked in another way.
-    first_reader: AtomicUsize,
 }
 
 /// What was learned about an endpoint.
@@ -101,11 +98,25 @@ struct Lore {
 struct Draft {
     header: Header,
     found: Found,
+    /// Whose answer it is, by its place in the configuration.
+    source: usize,
 }
 
 impl Draft {
     fn is_doubtful(&self, token: &Address) -> bool {
         self.found.logs == 0 && self.header.may_hold_transfers_of(token)
+    }
+
+    /// Takes the answer to a second question about it, if that has more to say; true when it does.
+    fn take(&mut self, second: Found) -> bool {
+        // Where neither answer has a transfer, the one with more to say is taken.
+        let has_more = second.logs > 0 || second.notices.len() > self.found.notices.len();
+        if has_more {
+            let number = self.header.at.number;
+            tracing::warn!(number, logs = second.logs, notices = second.notices.len(), "logs that a first answer had left out");
+            self.found = second;
+        }
+        has_more
     }
 
     fn into_block(self) -> Block {
@@ -132,7 +143,7 @@ impl EvmChain {
             balances: BalanceLore::default(),
         };
         let (rpc, lore) = (Rpc::new(endpoints.count()), (0..endpoints.count()).map(lore).collect());
-        Self { rpc, lore, config, endpoints, first_reader: AtomicUsize::new(0) }
+        Self { rpc, lore, config, endpoints }
     }
 
     async fn read(&self, endpoint: Endpoint, from: u64, limit: u32) -> Result<Vec<Draft>, Failure> {
@@ -143,8 +154,8 @@ impl EvmChain {
             [header] => vec![self.logs_of(&endpoint, header).await?],
             headers => self.logs_over(&endpoint, headers).await?,
         };
-        self.first_reader.store(endpoint.index(), Ordering::Relaxed);
-        Ok(headers.into_iter().zip(found).map(|(header, found)| Draft { header, found }).collect())
+        let source = endpoint.index();
+        Ok(headers.into_iter().zip(found).map(|(header, found)| Draft { header, found, source }).collect())
     }
 
     /// The headers from `from` upwards that the endpoint has: one chain, at most `limit` long.
@@ -241,35 +252,33 @@ impl EvmChain {
         Ok(found.into_iter().next().unwrap_or_default())
     }
 
-    /// Asks once more, of whom `prefer` says, for the blocks that came without a log though their
-    /// bloom filters allow one. A second empty answer is believed: a filter may be wrong.
-    async fn settle_doubts(&self, drafts: &mut [Draft], prefer: Prefer) -> Result<(), Error> {
+    /// Asks once more, preferring another endpoint, for the blocks that came without a log though
+    /// their bloom filters allow one. A second empty answer is believed: a filter may be wrong.
+    async fn settle_doubts(&self, drafts: &mut [Draft]) -> Result<(), Error> {
         let token = &self.config.token;
-        let mut doubtful: Vec<&mut Draft> = drafts.iter_mut().filter(|draft| draft.is_doubtful(token)).collect();
-        if doubtful.is_empty() {
-            return Ok(());
-        }
+        let doubtful: Vec<&mut Draft> = drafts.iter_mut().filter(|draft| draft.is_doubtful(token)).collect();
+        // All of them come from one endpoint.
+        let Some(source) = doubtful.first().map(|draft| draft.source) else { return Ok(()) };
         let headers: Vec<Header> = doubtful.iter().map(|draft| draft.header.clone()).collect();
         let headers = &headers;
         let ask = |endpoint: Endpoint| async move {
             self.prove(&endpoint).await?;
             let calls: Vec<Call> = headers.iter().map(|header| self.all_logs_call(header)).collect();
             let told = self.rpc.many(&endpoint, &calls).await?;
-            told.iter().zip(headers).map(|(told, header)| self.read_logs_of(told, header)).collect()
+            let found: Vec<Found> =
+                told.iter().zip(headers).map(|(told, header)| self.read_logs_of(told, header)).collect::<Result<_, Failure>>()?;
+            Ok((endpoint.index(), found))
         };
-        let second: Vec<Found> = self.endpoints.run(prefer, ask).await?;
-        for (draft, found) in doubtful.iter_mut().zip(second) {
-            // Where neither answer has a transfer, the one with more to say is taken.
-            if found.logs > 0 || found.notices.len() > draft.found.notices.len() {
-                let number = draft.header.at.number;
-                tracing::warn!(number, logs = found.logs, notices = found.notices.len(), "logs that a first answer had left out");
-                draft.found = found;
+        let (answered, second) = self.endpoints.run(Prefer::OtherThan(source), ask).await?;
+        for (draft, found) in doubtful.into_iter().zip(second) {
+            if draft.take(found) {
+                self.endpoints.note_source(draft.header.at.number, answered);
             }
         }
         Ok(())
     }
 
-    async fn reread_on(&self, endpoint: Endpoint, block: BlockRef) -> Result<Option<Draft>, Failure> {
+    async fn reread_on(&self, endpoint: Endpoint, block: BlockRef) -> Result<Option<Block>, Failure> {
         self.prove(&endpoint).await?;
         let header = self.header_on(&endpoint, Which::Number(block.number)).await?;
         let header = header.ok_or_else(|| Failure::Behind(format!("it does not have block {}", block.number)))?;
@@ -280,7 +289,14 @@ impl EvmChain {
             Some(found) => found,
             None => self.logs_of(&endpoint, &header).await?,
         };
-        Ok(Some(Draft { header, found }))
+        let mut draft = Draft { header, found, source: endpoint.index() };
+        if draft.is_doubtful(&self.config.token) {
+            // Of the same endpoint: the word of another that served the block would count for two.
+            let told = self.rpc.one(&endpoint, &self.all_logs_call(&draft.header)).await?;
+            let second = self.read_logs_of(&told, &draft.header)?;
+            draft.take(second);
+        }
+        Ok(Some(draft.into_block()))
     }
 
     /// What the block's receipts hold; `None` where the endpoint does not offer them.
@@ -426,7 +442,7 @@ impl Chain for EvmChain {
         }
         let read = self.endpoints.run_from(from, |endpoint| self.read(endpoint, from, limit));
         let mut drafts = self.endpoints.looking_around(|endpoint| self.head_of(endpoint), read).await?;
-        self.settle_doubts(&mut drafts, Prefer::Other).await?;
+        self.settle_doubts(&mut drafts).await?;
         Ok(drafts.into_iter().map(Draft::into_block).collect())
     }
 
@@ -439,10 +455,8 @@ impl Chain for EvmChain {
     }
 
     async fn reread(&self, block: &BlockRef) -> Result<Option<Block>, Error> {
-        let draft = self.endpoints.run(Prefer::Other, |endpoint| self.reread_on(endpoint, *block)).await?;
-        let mut drafts: Vec<Draft> = draft.into_iter().collect();
-        self.settle_doubts(&mut drafts, Prefer::Current).await?;
-        Ok(drafts.pop().map(Draft::into_block))
+        let ask = |endpoint: Endpoint| self.reread_on(endpoint, *block);
+        self.endpoints.second_opinion(block.number, in_both, ask).await
     }
 
     async fn token_state(&self, addresses: &[Address]) -> Result<TokenState, Error> {
@@ -478,10 +492,13 @@ impl Chain for EvmChain {
 
     async fn second_reading(&self, blocks: &[BlockRef]) -> Result<Vec<SecondReading>, Error> {
         check_blocks(blocks)?;
-        if blocks.is_empty() {
-            return Ok(Vec::new());
+        let mut read = Vec::with_capacity(blocks.len());
+        for run in self.endpoints.in_runs(blocks) {
+            let Some(first) = run.first() else { continue };
+            let ask = |endpoint: Endpoint| self.second_reading_on(endpoint, run);
+            read.extend(self.endpoints.second_opinion(first.number, in_both_of_each, ask).await?);
         }
-        self.endpoints.run(Prefer::Other, |endpoint| self.second_reading_on(endpoint, blocks)).await
+        Ok(read)
     }
 
     fn format_address(&self, address: &Address) -> String {

@@ -86,7 +86,7 @@ pub trait Chain: Send + Sync {
 
     /// Reads a block a second time, once it is settled, by a way that stands on its own: TRON from
     /// the solidified view where it is final, EVM by block hash, both preferring another endpoint
-    /// than the last one used. `None` when the block at that height now has another hash.
+    /// than those that served it. `None` when the block at that height now has another hash.
     async fn reread(&self, block: &BlockRef) -> Result<Option<Block>, Error>;
 
     /// How the token stands now, and which of these addresses it has frozen. A view that the
@@ -107,7 +107,7 @@ pub trait Chain: Send + Sync {
     async fn fee(&self, holder: Option<Address>) -> Result<Fee, Error>;
 
     /// Reads blocks that have settled once more, by a way that stands on its own and another
-    /// endpoint than the one that read them, where there is one. They are a chain, each one's
+    /// endpoint than those that served them, where there is one. They are a chain, each one's
     /// parent the one before it; anything else, and more than [`SECOND_READING_MAX`] of them, is
     /// [`Error::Refused`]. One answer for each, in their order.
     async fn second_reading(&self, blocks: &[BlockRef]) -> Result<Vec<SecondReading>, Error>;

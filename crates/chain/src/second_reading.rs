@@ -1,6 +1,8 @@
 //! Blocks that have settled, read a second time by a way that stands on its own: what is asked for
 //! and what comes of it.
 
+use std::iter;
+
 use tidegate_rules::block::{Block, BlockRef};
 
 use crate::Error;
@@ -36,4 +38,25 @@ pub(crate) fn check_blocks(blocks: &[BlockRef]) -> Result<(), Error> {
 /// that is not, none can be.
 pub(crate) fn same(blocks: &[BlockRef], now: &[BlockRef]) -> usize {
     blocks.iter().zip(now).take_while(|(block, now)| block.hash == now.hash).count()
+}
+
+/// What two readings of one block both show; `None` where it is no longer there for one of them.
+pub(crate) fn in_both(one: Option<Block>, other: Option<Block>) -> Option<Block> {
+    one.zip(other).map(|(one, other)| shared(one, &other))
+}
+
+fn shared(mut one: Block, other: &Block) -> Block {
+    one.transfers.retain(|transfer| other.transfers.contains(transfer));
+    one.unreadable.retain(|log| other.unreadable.contains(log));
+    one.notices.retain(|notice| other.notices.contains(notice));
+    one
+}
+
+/// The same of a chain of blocks.
+pub(crate) fn in_both_of_each(one: Vec<SecondReading>, other: Vec<SecondReading>) -> Vec<SecondReading> {
+    let both = |pair: (SecondReading, SecondReading)| match pair {
+        (SecondReading::Same(one), SecondReading::Same(other)) => SecondReading::Same(shared(one, &other)),
+        (SecondReading::Same(_), replaced) | (replaced, _) => replaced,
+    };
+    iter::zip(one, other).map(both).collect()
 }

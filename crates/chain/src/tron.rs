@@ -27,7 +27,7 @@ pub use self::fee::{BANDWIDTH, ENERGY, ENERGY_TO_NEW};
 pub use self::wire::{Header, parse_header, parse_infos};
 use crate::balances::check_addresses;
 use crate::endpoints::{Endpoint, Endpoints, Failure, Prefer};
-use crate::second_reading::check_blocks;
+use crate::second_reading::{check_blocks, in_both, in_both_of_each};
 use crate::{
     Balances, Chain, EndpointHealth, Error, FLAGS_AT_ONCE, Fee, Identity, PoolHealth, SecondReading, TokenState, Transaction, Witnesses,
     abi, blacklisted, check_state_addresses,
@@ -272,7 +272,8 @@ impl Chain for TronChain {
     }
 
     async fn reread(&self, block: &BlockRef) -> Result<Option<Block>, Error> {
-        self.endpoints.run(Prefer::Other, |endpoint| self.reread_on(endpoint, *block)).await
+        let ask = |endpoint: Endpoint| self.reread_on(endpoint, *block);
+        self.endpoints.second_opinion(block.number, in_both, ask).await
     }
 
     async fn token_state(&self, addresses: &[Address]) -> Result<TokenState, Error> {
@@ -309,10 +310,13 @@ impl Chain for TronChain {
 
     async fn second_reading(&self, blocks: &[BlockRef]) -> Result<Vec<SecondReading>, Error> {
         check_blocks(blocks)?;
-        if blocks.is_empty() {
-            return Ok(Vec::new());
+        let mut read = Vec::with_capacity(blocks.len());
+        for run in self.endpoints.in_runs(blocks) {
+            let Some(first) = run.first() else { continue };
+            let ask = |endpoint: Endpoint| self.second_reading_on(endpoint, run);
+            read.extend(self.endpoints.second_opinion(first.number, in_both_of_each, ask).await?);
         }
-        self.endpoints.run(Prefer::Other, |endpoint| self.second_reading_on(endpoint, blocks)).await
+        Ok(read)
     }
 
     fn format_address(&self, address: &Address) -> String {

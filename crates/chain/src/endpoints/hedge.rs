@@ -41,10 +41,16 @@ impl Patience {
 }
 
 /// Why nobody served it so far.
-struct Refusals {
+pub(super) struct Refusals {
     reasons: Vec<(usize, String)>,
     texts: Vec<String>,
     all_permanent: bool,
+}
+
+impl Default for Refusals {
+    fn default() -> Self {
+        Self { reasons: Vec::new(), texts: Vec::new(), all_permanent: true }
+    }
 }
 
 impl Refusals {
@@ -54,7 +60,7 @@ impl Refusals {
         self.all_permanent &= permanent;
     }
 
-    fn into_error(self, network: &Network) -> Error {
+    pub(super) fn into_error(self, network: &Network) -> Error {
         let text = format!("{network}: no endpoint served this: {}", self.texts.join("; "));
         if self.all_permanent && !self.texts.is_empty() { Error::Refused(text) } else { Error::Transient(text) }
     }
@@ -63,6 +69,26 @@ impl Refusals {
 impl Endpoints {
     /// Runs an operation on the endpoints in this order, each at most once.
     pub(super) async fn attempt<T, F, Fut>(&self, order: Vec<Arc<Slot>>, hedging: Hedging, operation: &F) -> Result<Served<T>, Error>
+    where
+        F: Fn(Endpoint) -> Fut,
+        Fut: Future<Output = Result<T, Failure>>,
+    {
+        let mut refusals = Refusals::default();
+        match self.attempt_noting(order, hedging, operation, &mut refusals).await {
+            Some((index, value)) => Ok(Served { index, value, reasons: refusals.reasons }),
+            None => Err(refusals.into_error(&self.network)),
+        }
+    }
+
+    /// As [`Endpoints::attempt`]: by whose place, what was served, and in `refusals` why others did
+    /// not serve it.
+    pub(super) async fn attempt_noting<T, F, Fut>(
+        &self,
+        order: Vec<Arc<Slot>>,
+        hedging: Hedging,
+        operation: &F,
+        refusals: &mut Refusals,
+    ) -> Option<(usize, T)>
     where
         F: Fn(Endpoint) -> Fut,
         Fut: Future<Output = Result<T, Failure>>,
@@ -77,10 +103,9 @@ impl Endpoints {
         let mut patience: Option<Patience> = None;
         // The one that a hedge runs beside.
         let mut slow: Option<Arc<Slot>> = None;
-        let mut refusals = Refusals { reasons: Vec::new(), texts: Vec::new(), all_permanent: true };
         loop {
             if under_way.is_empty() {
-                let Some(slot) = waiting.pop_front() else { return Err(refusals.into_error(&self.network)) };
+                let slot = waiting.pop_front()?;
                 let now = Instant::now();
                 match Run::begin(&slot, Errand::Read, now) {
                     Err(resting) => refusals.add(&slot, resting.reason, resting.permanent),
@@ -118,7 +143,7 @@ impl Endpoints {
                             slow.was_outrun(Instant::now());
                         }
                     }
-                    return Ok(Served { index: slot.index, value, reasons: refusals.reasons });
+                    return Some((slot.index, value));
                 }
                 Err(failure) => {
                     let reason = run.failed(&failure, self.jitter());

@@ -1,13 +1,11 @@
 //! Reads settled blocks again: all logs of the token by range, topics unnamed, two requests for a
-//! whole chain of blocks. Another endpoint than the one that read them first is asked, should there
-//! be one; else the first one, by this other way, and one of the blocks by its receipts. (All of
+//! whole chain of blocks. Another endpoint than those that served them is asked, should there be
+//! one; else one that did, by this other way, and one of the blocks by its receipts. (All of
 //! them would be gigabytes a day. Blocks that hold money of ours are read by receipts anyway, by
 //! [`Chain::reread`](crate::Chain::reread).)
 //!
 //! One header proves them all: each block names its parent by hash, so where the last of them
 //! stands, all of them stand. It is asked for together with the logs, and looked at first.
-
-use std::sync::atomic::Ordering;
 
 use serde_json::json;
 use tidegate_rules::block::BlockRef;
@@ -22,7 +20,7 @@ impl EvmChain {
     pub(super) async fn second_reading_on(&self, endpoint: Endpoint, blocks: &[BlockRef]) -> Result<Vec<SecondReading>, Failure> {
         let endpoint = &endpoint;
         self.prove(endpoint).await?;
-        let is_first_reader = self.first_reader.load(Ordering::Relaxed) == endpoint.index();
+        let is_source = blocks.first().is_some_and(|block| self.endpoints.may_have_served(block.number, endpoint.index()));
         let mut read = Vec::with_capacity(blocks.len());
         let mut left = blocks;
         while !left.is_empty() {
@@ -57,7 +55,7 @@ impl EvmChain {
             }
             left = later;
         }
-        if is_first_reader {
+        if is_source {
             self.sample(endpoint, &mut read).await?;
         }
         Ok(read)

@@ -9,6 +9,7 @@ mod evm;
 mod evm_node;
 mod evm_questions;
 mod hedge;
+mod opinion;
 mod server;
 mod tron;
 mod tron_node;
