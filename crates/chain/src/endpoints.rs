@@ -48,6 +48,7 @@ use self::heads::Heads;
 pub use self::heads::{HEAD_HELD, LAG_BLOCKS_MAX, LAG_TIME_MAX};
 use self::hedge::Served;
 pub(crate) use self::http::suspended_for;
+pub use self::opinion::Opinion;
 use self::slot::{Errand, Slot};
 pub use self::sources::HEIGHTS_MAX;
 use self::sources::Sources;

@@ -37,7 +37,7 @@ pub use self::fee::{GAS_LIMIT, GAS_OF_FIRST_BALANCE, GAS_TO_NEW};
 use self::rpc::{Call, Learned, Meaning, Rpc, Told};
 use self::wire::{Header, moved};
 use crate::balances::check_addresses;
-use crate::endpoints::{Endpoint, Endpoints, Failure, Prefer};
+use crate::endpoints::{Endpoint, Endpoints, Failure, Opinion, Prefer};
 use crate::second_reading::{check_blocks, in_both, in_both_of_each};
 use crate::transfer_log::{Found, TRANSFER_TOPIC};
 use crate::{
@@ -278,12 +278,12 @@ impl EvmChain {
         Ok(())
     }
 
-    async fn reread_on(&self, endpoint: Endpoint, block: BlockRef) -> Result<Option<Block>, Failure> {
+    async fn reread_on(&self, endpoint: Endpoint, block: BlockRef) -> Result<Opinion<Option<Block>>, Failure> {
         self.prove(&endpoint).await?;
         let header = self.header_on(&endpoint, Which::Number(block.number)).await?;
         let header = header.ok_or_else(|| Failure::Behind(format!("it does not have block {}", block.number)))?;
         if header.at.hash != block.hash {
-            return Ok(None);
+            return Ok(Opinion::Against(None));
         }
         let found = match self.receipts_of(&endpoint, &header).await? {
             Some(found) => found,
@@ -296,7 +296,9 @@ impl EvmChain {
             let second = self.read_logs_of(&told, &draft.header)?;
             draft.take(second);
         }
-        Ok(Some(draft.into_block()))
+        let is_doubtful = draft.is_doubtful(&self.config.token);
+        let block = Some(draft.into_block());
+        Ok(if is_doubtful { Opinion::Against(block) } else { Opinion::For(block) })
     }
 
     /// What the block's receipts hold; `None` where the endpoint does not offer them.

@@ -86,7 +86,8 @@ pub trait Chain: Send + Sync {
 
     /// Reads a block a second time, once it is settled, by a way that stands on its own: TRON from
     /// the solidified view where it is final, EVM by block hash, both preferring another endpoint
-    /// than those that served it. `None` when the block at that height now has another hash.
+    /// than those that served it. `None` when another block stands at that height now: one endpoint
+    /// shows another, and none shows this one but such as served it.
     async fn reread(&self, block: &BlockRef) -> Result<Option<Block>, Error>;
 
     /// How the token stands now, and which of these addresses it has frozen. A view that the

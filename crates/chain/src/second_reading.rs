@@ -6,6 +6,7 @@ use std::iter;
 use tidegate_rules::block::{Block, BlockRef};
 
 use crate::Error;
+use crate::endpoints::Opinion;
 
 /// The most blocks that one call of [`Chain::second_reading`](crate::Chain::second_reading) takes.
 pub const SECOND_READING_MAX: usize = 100;
@@ -15,7 +16,8 @@ pub const SECOND_READING_MAX: usize = 100;
 pub enum SecondReading {
     /// The block with the hash that was asked for, read whole.
     Same(Block),
-    /// Another block stands at that height now: this one.
+    /// Another block stands at that height now: this one. No endpoint shows the one asked for, but
+    /// such as served it.
     Replaced(BlockRef),
 }
 
@@ -38,6 +40,12 @@ pub(crate) fn check_blocks(blocks: &[BlockRef]) -> Result<(), Error> {
 /// that is not, none can be.
 pub(crate) fn same(blocks: &[BlockRef], now: &[BlockRef]) -> usize {
     blocks.iter().zip(now).take_while(|(block, now)| block.hash == now.hash).count()
+}
+
+/// For the blocks where all of them are still there.
+pub(crate) fn opinion(read: Vec<SecondReading>) -> Opinion<Vec<SecondReading>> {
+    let all = read.iter().all(|reading| matches!(reading, SecondReading::Same(_)));
+    if all { Opinion::For(read) } else { Opinion::Against(read) }
 }
 
 /// What two readings of one block both show; `None` where it is no longer there for one of them.

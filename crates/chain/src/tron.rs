@@ -26,7 +26,7 @@ pub use self::balances::DEPLOYLESS_MAX;
 pub use self::fee::{BANDWIDTH, ENERGY, ENERGY_TO_NEW};
 pub use self::wire::{Header, parse_header, parse_infos};
 use crate::balances::check_addresses;
-use crate::endpoints::{Endpoint, Endpoints, Failure, Prefer};
+use crate::endpoints::{Endpoint, Endpoints, Failure, Opinion, Prefer};
 use crate::second_reading::{check_blocks, in_both, in_both_of_each};
 use crate::{
     Balances, Chain, EndpointHealth, Error, FLAGS_AT_ONCE, Fee, Identity, PoolHealth, SecondReading, TokenState, Transaction, Witnesses,
@@ -213,12 +213,12 @@ impl TronChain {
         }
     }
 
-    async fn reread_on(&self, endpoint: Endpoint, block: BlockRef) -> Result<Option<Block>, Failure> {
+    async fn reread_on(&self, endpoint: Endpoint, block: BlockRef) -> Result<Opinion<Option<Block>>, Failure> {
         self.prove(&endpoint).await?;
         for view in [View::Solid, View::Full] {
             match self.numbered(&endpoint, view, block.number).await? {
-                Some(header) if header.at.hash != block.hash => return Ok(None),
-                Some(header) => return self.block_of(&endpoint, view, header).await.map(Some),
+                Some(header) if header.at.hash != block.hash => return Ok(Opinion::Against(None)),
+                Some(header) => return Ok(Opinion::For(Some(self.block_of(&endpoint, view, header).await?))),
                 None => {}
             }
         }

@@ -1,6 +1,8 @@
 //! A second opinion on a block that was read before: who is asked, and whose word counts.
 //!
-//! Whoever served the block is asked last, and alone it is believed only where nobody else answers.
+//! Whoever served the block is asked last, and alone it is believed only where nobody else answers:
+//! it may have invented the block as well as what is in it. One that shows another block in its
+//! place may stand on a dead branch, and is not the last word either.
 
 use tidegate_rules::block::BlockRef;
 
@@ -8,27 +10,51 @@ use super::hedge::Refusals;
 use super::{Endpoint, Endpoints, Failure, Hedging, Prefer, lock};
 use crate::Error;
 
+/// What an endpoint says of a block that was read before, or of a chain of them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Opinion<T> {
+    /// It shows the block, and this is in it.
+    For(T),
+    /// It shows another one in its place, or itself speaks against what it says is in it.
+    Against(T),
+}
+
 impl Endpoints {
-    /// Reads block `number` a second time, by an operation that is not hedged and moves nobody: on
-    /// an endpoint that did not serve it before, the one in use last of those. Where each that
-    /// answers did serve it, two are read and `in_both` says what both of them show; where there is
-    /// but one, its own. Where nobody is remembered, the first that answers is read.
+    /// Reads block `number` a second time, by an operation that is not hedged and moves nobody. The
+    /// first endpoint that is for it and did not serve it before decides; the one in use is asked
+    /// last of those. Of those that did serve it, two must be for it, and `in_both` says what both
+    /// show; or one, where no other answers. Where nobody is remembered, the first that is for it
+    /// decides, unless one before was against it: then two must be for it.
+    ///
+    /// Where that is nobody, the first that was against it is heard.
     ///
     /// # Errors
-    /// As [`Endpoints::run`].
+    /// As [`Endpoints::run`], when no endpoint answered.
     pub async fn second_opinion<T, F, Fut>(&self, number: u64, in_both: impl Fn(T, T) -> T, operation: F) -> Result<T, Error>
     where
         F: Fn(Endpoint) -> Fut,
-        Fut: Future<Output = Result<T, Failure>>,
+        Fut: Future<Output = Result<Opinion<T>, Failure>>,
     {
         let served = lock(&self.sources).of(number);
         let mut order = self.order(Prefer::Other, self.current());
         order.sort_by_key(|slot| served.is_some_and(|served| served.includes(slot.index)));
-        let mut refusals = Refusals::default();
-        let mut own_word = None;
-        for slot in order {
-            let Some((index, read)) = self.attempt_noting(vec![slot], Hedging::Off, &operation, &mut refusals).await else { continue };
-            if served.is_none_or(|served| !served.includes(index)) {
+        let (mut refusals, mut order) = (Refusals::default(), order.into_iter());
+        let (mut own_word, mut against) = (None, None);
+        while let Some(slot) = order.next() {
+            let may_be_own = served.is_none_or(|served| served.includes(slot.index));
+            if may_be_own && against.is_some() && own_word.is_none() && order.len() == 0 {
+                // Whatever it says, there would be nobody to second it.
+                break;
+            }
+            let Some((_, opinion)) = self.attempt_noting(vec![slot], Hedging::Off, &operation, &mut refusals).await else { continue };
+            let read = match opinion {
+                Opinion::For(read) => read,
+                Opinion::Against(shown) => {
+                    against = against.or(Some(shown));
+                    continue;
+                }
+            };
+            if !may_be_own || (served.is_none() && against.is_none()) {
                 return Ok(read);
             }
             match own_word.take() {
@@ -36,7 +62,7 @@ impl Endpoints {
                 Some(first) => return Ok(in_both(first, read)),
             }
         }
-        own_word.ok_or_else(|| refusals.into_error(&self.network))
+        against.or(own_word).ok_or_else(|| refusals.into_error(&self.network))
     }
 
     /// The blocks in runs that the same endpoints served, each run in one piece.

@@ -13,11 +13,11 @@ use tidegate_rules::block::BlockRef;
 use super::rpc::{Call, Meaning};
 use super::wire::{self, Header};
 use super::{EvmChain, Which, block_call, format_address, hex, read_header};
-use crate::endpoints::{Endpoint, Failure};
-use crate::second_reading::{SecondReading, same};
+use crate::endpoints::{Endpoint, Failure, Opinion};
+use crate::second_reading::{SecondReading, opinion, same};
 
 impl EvmChain {
-    pub(super) async fn second_reading_on(&self, endpoint: Endpoint, blocks: &[BlockRef]) -> Result<Vec<SecondReading>, Failure> {
+    pub(super) async fn second_reading_on(&self, endpoint: Endpoint, blocks: &[BlockRef]) -> Result<Opinion<Vec<SecondReading>>, Failure> {
         let endpoint = &endpoint;
         self.prove(endpoint).await?;
         let is_source = blocks.first().is_some_and(|block| self.endpoints.may_have_served(block.number, endpoint.index()));
@@ -34,7 +34,7 @@ impl EvmChain {
             let [logs, header] = told.as_slice() else { return Err(wire::moved(last.number)) };
             let stands = read_header(header, Which::Number(last.number))?.ok_or_else(|| lacks(last))?;
             if stands.at.hash != last.hash {
-                return self.after_a_fork(endpoint, read, left).await;
+                return self.after_a_fork(endpoint, read, left).await.map(opinion);
             }
             match logs {
                 Err(error) if error.meaning() == Meaning::TooMuch && size > 1 => {
@@ -58,7 +58,7 @@ impl EvmChain {
         if is_source {
             self.sample(endpoint, &mut read).await?;
         }
-        Ok(read)
+        Ok(opinion(read))
     }
 
     /// The last of the blocks that are left is no longer there: which of them are, and what stands

@@ -11,14 +11,14 @@ use tidegate_rules::block::{Block, BlockRef};
 
 use super::wire::{self, Header};
 use super::{AT_ONCE, TronChain, View, parse_infos};
-use crate::endpoints::{Endpoint, Failure};
-use crate::second_reading::{SecondReading, same};
+use crate::endpoints::{Endpoint, Failure, Opinion};
+use crate::second_reading::{SecondReading, opinion, same};
 
 impl TronChain {
-    pub(super) async fn second_reading_on(&self, endpoint: Endpoint, blocks: &[BlockRef]) -> Result<Vec<SecondReading>, Failure> {
+    pub(super) async fn second_reading_on(&self, endpoint: Endpoint, blocks: &[BlockRef]) -> Result<Opinion<Vec<SecondReading>>, Failure> {
         let endpoint = &endpoint;
         self.prove(endpoint).await?;
-        let Some(last) = blocks.last() else { return Ok(Vec::new()) };
+        let Some(last) = blocks.last() else { return Ok(Opinion::For(Vec::new())) };
         let (view, stands) = match self.numbered(endpoint, View::Solid, last.number).await? {
             Some(header) => (View::Solid, header),
             None => (View::Full, self.numbered(endpoint, View::Full, last.number).await?.ok_or_else(|| lacks(last))?),
@@ -46,7 +46,7 @@ impl TronChain {
             }
         }
         read.extend(replaced.into_iter().map(SecondReading::Replaced));
-        Ok(read)
+        Ok(opinion(read))
     }
 
     async fn read_again(&self, endpoint: &Endpoint, view: View, block: &BlockRef) -> Result<Block, Failure> {

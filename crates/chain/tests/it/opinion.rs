@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use serde_json::json;
-use tidegate_chain::endpoints::{Endpoint, EndpointConfig, Endpoints};
+use tidegate_chain::endpoints::{Endpoint, EndpointConfig, Endpoints, Opinion};
 use tidegate_chain::evm::EvmChain;
 use tidegate_chain::{Chain, Error, SecondReading};
 use tidegate_rules::block::{Block, BlockRef, Network};
@@ -126,7 +126,7 @@ async fn a_hedge_that_served_a_block_is_asked_last_too() {
         Ok(vec![endpoint.index(); 2])
     };
     assert_eq!((pool.run_from(7, slow).await.unwrap(), pool.pool_health().current), (vec![1, 1], 0));
-    let who = |endpoint: Endpoint| async move { Ok(endpoint.index()) };
+    let who = |endpoint: Endpoint| async move { Ok(Opinion::For(endpoint.index())) };
     for (number, first) in [(7, 0), (8, 0), (9, 1)] {
         assert_eq!(pool.second_opinion(number, |_, second| second, who).await.unwrap(), first, "{number}");
     }
@@ -201,4 +201,150 @@ async fn where_nobody_is_remembered_another_than_the_one_in_use_is_asked() {
     used.calls();
     assert_eq!(told(&chain.reread(&block).await), "13:13");
     assert_eq!((used.calls().len(), other.calls().len()), (0, 3));
+}
+
+/// The honest chain up to `fork`, and another branch above it.
+async fn forked(fork: u64) -> EvmNode {
+    let node = honest().await;
+    leave(&node, fork);
+    node
+}
+
+/// Goes on on another branch above `fork`.
+fn leave(node: &EvmNode, fork: u64) {
+    node.with(|state| {
+        for block in state.blocks.iter_mut().filter(|block| block.number > fork) {
+            block.hash = block.hash.replace("b10c", "f04c");
+            block.logs.iter_mut().for_each(|log| log["blockHash"] = json!(block.hash));
+            if block.number > fork + 1 {
+                block.parent = block.parent.replace("b10c", "f04c");
+            }
+        }
+    });
+}
+
+fn short(reading: &SecondReading) -> String {
+    match reading {
+        SecondReading::Same(block) => values(block),
+        SecondReading::Replaced(at) => format!("{}!", at.number),
+    }
+}
+
+/// What comes of reading blocks 13 and 11 to 14 again on a chain over these nodes, whose first has
+/// served them, or that has just been started; and that nobody is blamed for it.
+async fn again(nodes: &[&EvmNode], started: bool) -> (String, String) {
+    let chain = evm_node::chain(nodes);
+    let refs = [11, 12, 13, 14].map(|number| evm_node::make_chain(number, 1, |_| vec![])[0].clone());
+    let refs = refs.map(|block| BlockRef {
+        number: block.number,
+        hash: block.hash.parse().unwrap(),
+        parent: block.parent.parse().unwrap(),
+        time: tidegate_rules::time::Time::default(),
+    });
+    if !started {
+        chain.blocks(11, 50).await.unwrap();
+    }
+    let reread = told(&chain.reread(&refs[2]).await);
+    let second: Vec<String> = chain.second_reading(&refs).await.unwrap().iter().map(short).collect();
+    let health = chain.endpoints();
+    assert!(health.iter().all(|endpoint| endpoint.failures == 0 && endpoint.available), "{health:?}");
+    (reread, second.join(" "))
+}
+
+/// An endpoint that stands on a dead branch has no say where another one, that did not serve the
+/// block, shows it.
+#[tokio::test]
+async fn one_endpoint_on_a_dead_branch_keeps_nothing_from_settling() {
+    let whole = ("13:13".to_owned(), "11:11 12:12 13:13 14:14".to_owned());
+    let (first, dead, third) = (honest().await, forked(12).await, honest().await);
+    assert_eq!(again(&[&first, &dead, &third], false).await, whole);
+    assert_eq!(again(&[&first, &dead, &third], true).await, whole, "nobody is remembered: two show it");
+
+    let calls = |node: &EvmNode| node.calls().iter().filter(|call| *call == "getBlockReceipts").count();
+    calls(&first);
+    calls(&third);
+    assert_eq!(again(&[&first, &dead, &third], false).await, whole);
+    assert_eq!((calls(&first), calls(&third)), (0, 1), "the word of one that did not serve it is enough");
+    assert_eq!(again(&[&first, &third, &dead], false).await, whole);
+}
+
+/// A liar can invent a block as well as a log: against another endpoint its own word is nothing.
+#[tokio::test]
+async fn who_served_a_block_is_not_believed_against_another() {
+    let gone = ("another".to_owned(), "11:11 12:12 13! 14!".to_owned());
+    let (liar, other) = (honest().await, forked(12).await);
+    assert_eq!(again(&[&liar, &other], false).await, gone);
+    assert_eq!(again(&[&liar, &other], true).await, gone, "nor when nobody is remembered");
+}
+
+/// The chain has left the block, and all say so: that is no error, and no failure of anybody.
+#[tokio::test]
+async fn a_block_that_was_reorganised_is_gone_for_all() {
+    let nodes = [honest().await, honest().await, honest().await];
+    for count in [1, 2, 3] {
+        let nodes: Vec<&EvmNode> = nodes[..count].iter().collect();
+        nodes.iter().for_each(|node| node.with(|state| state.blocks = evm_node::make_chain(11, 4, |number| vec![number])));
+        let chain = evm_node::chain(&nodes);
+        let refs: Vec<BlockRef> = chain.blocks(11, 50).await.unwrap().iter().map(|block| block.at).collect();
+        nodes.iter().for_each(|node| leave(node, 12));
+        assert_eq!(told(&chain.reread(&refs[2]).await), "another", "{count}");
+        let second = chain.second_reading(&refs).await.unwrap();
+        assert_eq!(second.iter().map(short).collect::<Vec<_>>().join(" "), "11:11 12:12 13! 14!", "{count}");
+        assert!(chain.endpoints().iter().all(|endpoint| endpoint.failures == 0), "{count}");
+        // One that lacks the block, and one that does not answer, change nothing about it.
+        if let [_, second, ..] = nodes[..] {
+            second.with(|state| state.head = 12);
+            assert_eq!(told(&chain.reread(&refs[2]).await), "another", "{count}");
+            break_down(second);
+            assert_eq!(told(&chain.reread(&refs[2]).await), "another", "{count}");
+            recover(second).await;
+            second.with(|state| state.head = 14);
+        }
+    }
+}
+
+/// An endpoint whose empty answer its own header speaks against is not the last word either.
+#[tokio::test]
+async fn an_answer_that_stays_doubtful_is_compared_with_another() {
+    let (first, blind, third) = (honest().await, honest().await, honest().await);
+    blind.instead(|method, _| match method {
+        "eth_getBlockReceipts" => Some(json!({ "error": { "code": -32_601, "message": "method not found" } })),
+        "eth_getLogs" => Some(json!({ "result": [] })),
+        _ => None,
+    });
+    for (nodes, expected) in [(vec![&first, &blind, &third], "13:13"), (vec![&first, &blind], "13:")] {
+        let chain = evm_node::chain(&nodes);
+        let block = read(&chain, 13).await;
+        assert_eq!(told(&chain.reread(&block).await), expected);
+    }
+}
+
+#[tokio::test]
+async fn a_tron_endpoint_on_a_dead_branch_keeps_nothing_from_settling() {
+    let chain_of = |count| tron_node::make_chain(101, count, |number| vec![transfer_info(number, &format!("{number:064x}"), number)]);
+    let (first, dead, third) = (TronNode::start(chain_of(3)).await, TronNode::start(chain_of(3)).await, TronNode::start(chain_of(3)).await);
+    // From 102 on it has stood still on another branch.
+    dead.with(|state| {
+        let mut parent = state.blocks[&101].0["blockID"].as_str().unwrap().to_owned();
+        for number in [102, 103] {
+            let header = tron_node::make_header(number, &parent, &"cd".repeat(32));
+            parent = header["blockID"].as_str().unwrap().to_owned();
+            state.blocks.get_mut(&number).unwrap().0 = header;
+        }
+    });
+    for solid in [0, 103] {
+        for node in [&first, &dead, &third] {
+            node.with(|state| state.solid = solid);
+        }
+        for (nodes, reread, second) in
+            [(vec![&first, &dead, &third], "102:102", "101:101 102:102 103:103"), (vec![&first, &dead], "another", "101:101 102! 103!")]
+        {
+            let chain = tron_node::chain(&nodes);
+            let refs: Vec<BlockRef> = chain.blocks(101, 50).await.unwrap().iter().map(|block| block.at).collect();
+            assert_eq!(told(&chain.reread(&refs[1]).await), reread);
+            let again = chain.second_reading(&refs).await.unwrap();
+            assert_eq!(again.iter().map(short).collect::<Vec<_>>().join(" "), second);
+            assert!(chain.endpoints().iter().all(|endpoint| endpoint.failures == 0));
+        }
+    }
 }
