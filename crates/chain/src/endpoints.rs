@@ -144,7 +144,11 @@ pub enum Failure {
     /// When our own budget for it allows. Nothing is wrong with it.
     #[error("{0}")]
     Spent(String),
-    /// When somebody has changed something: the key is wrong, or it does not offer the call.
+    /// When somebody has changed something: it does not offer the call. Who can do without it asks
+    /// in another way, and remembers.
+    #[error("{0}")]
+    NotOffered(String),
+    /// When somebody has changed something: the key is wrong, or the chain.
     #[error("{0}")]
     Permanent(String),
 }
@@ -156,7 +160,7 @@ impl Failure {
     }
 
     fn is_permanent(&self) -> bool {
-        matches!(self, Self::Permanent(_))
+        matches!(self, Self::NotOffered(_) | Self::Permanent(_))
     }
 }
 
@@ -249,6 +253,36 @@ impl Endpoints {
                 Ok(served.value)
             }
         }
+    }
+
+    /// Asks the endpoint in use and, where that one does not know, every other. Which endpoint is in
+    /// use does not change by that. `None` when all that answered do not know, and at least one did
+    /// answer.
+    ///
+    /// # Errors
+    /// As [`Endpoints::run`].
+    pub async fn search<T, F, Fut>(&self, ask: F) -> Result<Option<T>, Error>
+    where
+        F: Fn(Endpoint) -> Fut,
+        Fut: Future<Output = Result<Option<T>, Failure>>,
+    {
+        let ask = &ask;
+        let in_use = |endpoint: Endpoint| async move {
+            let index = endpoint.index();
+            Ok((index, ask(endpoint).await?))
+        };
+        let (answered, found) = self.run(Prefer::Current, in_use).await?;
+        if found.is_some() || self.count() == 1 {
+            return Ok(found);
+        }
+        let other = |endpoint: Endpoint| async move {
+            let unknown = || Failure::Behind("it does not know".into());
+            if endpoint.index() == answered {
+                return Err(unknown());
+            }
+            ask(endpoint).await?.ok_or_else(unknown)
+        };
+        Ok(self.run(Prefer::Other, other).await.ok())
     }
 
     /// As [`Endpoints::run`], for an operation that reads blocks from `number` upwards, one of each

@@ -485,7 +485,8 @@ impl Chain for EvmChain {
     }
 
     async fn transaction(&self, hash: &Hash) -> Result<Option<Transaction>, Error> {
-        crate::transaction::search(&self.endpoints, |endpoint| self.transaction_on(endpoint, *hash)).await
+        // Each has its own view of what waits, and some forget what is old.
+        self.endpoints.search(|endpoint| self.transaction_on(endpoint, *hash)).await
     }
 
     async fn fee(&self, holder: Option<Address>) -> Result<Fee, Error> {

@@ -81,7 +81,7 @@ pub trait Chain: Send + Sync {
     async fn blocks(&self, from: u64, limit: u32) -> Result<Vec<Block>, Error>;
 
     /// The newest block that the chain itself holds final: TRON solidified, EVM `finalized`.
-    /// `None` when the chain has no final block yet.
+    /// `None` when the chain has no final block yet, or no endpoint that answers says which it is.
     async fn final_head(&self) -> Result<Option<BlockRef>, Error>;
 
     /// Reads a block a second time, once it is settled, by a way that stands on its own: TRON from

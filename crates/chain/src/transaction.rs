@@ -4,13 +4,8 @@
 //! Only logs are money. What a transaction asked for is read from its calldata, so that a person
 //! can be told why nothing came; it must never count.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
-
 use tidegate_rules::amount::Raw;
 use tidegate_rules::block::{Address, BlockRef, Hash, Transfer, Unreadable};
-
-use crate::Error;
-use crate::endpoints::{Endpoint, Endpoints, Failure, Prefer};
 
 /// What is kept of the reason that a chain gives for a failure.
 pub const REASON_CHARS_MAX: usize = 200;
@@ -92,33 +87,6 @@ fn address(word: &[u8; 32]) -> Option<Address> {
 pub(crate) fn reason(words: &str) -> String {
     let words = words.split(|c: char| c.is_whitespace() || c.is_control()).filter(|word| !word.is_empty());
     words.collect::<Vec<_>>().join(" ").chars().take(REASON_CHARS_MAX).collect()
-}
-
-/// Asks the endpoint in use and, where that one does not know the transaction, every other: each
-/// has its own view of what waits, and some forget what is old. Which endpoint is in use does not
-/// change by it. `None` when all that answered do not know it, and at least one did answer.
-pub(crate) async fn search<F, Fut>(endpoints: &Endpoints, ask: F) -> Result<Option<Transaction>, Error>
-where
-    F: Fn(Endpoint) -> Fut,
-    Fut: Future<Output = Result<Option<Transaction>, Failure>>,
-{
-    let (ask, answered) = (&ask, &AtomicUsize::new(usize::MAX));
-    let in_use = |endpoint: Endpoint| async move {
-        answered.store(endpoint.index(), Ordering::Relaxed);
-        ask(endpoint).await
-    };
-    let found = endpoints.run(Prefer::Current, in_use).await?;
-    if found.is_some() || endpoints.count() == 1 {
-        return Ok(found);
-    }
-    let other = |endpoint: Endpoint| async move {
-        let unknown = || Failure::Behind("it does not know the transaction".into());
-        if endpoint.index() == answered.load(Ordering::Relaxed) {
-            return Err(unknown());
-        }
-        ask(endpoint).await?.ok_or_else(unknown)
-    };
-    Ok(endpoints.run(Prefer::Other, other).await.ok())
 }
 
 #[cfg(test)]

@@ -1,4 +1,6 @@
-//! TRON, by the HTTP API of a full node: `wallet/…`, and `walletsolidity/…` for what is final.
+//! TRON, by the HTTP API of a full node: `wallet/…`, and `walletsolidity/…` for what is final. Not
+//! every endpoint serves the latter (java-tron does on another port): such a one is asked by the
+//! former alone.
 //!
 //! A block is read by two calls, whatever number of addresses is watched: its header, and
 //! `gettransactioninfobyblocknum`, which holds the outcome and the logs of each transaction
@@ -65,6 +67,10 @@ struct Lore {
     no_deployless: AtomicBool,
     /// It does not show what waits for a block.
     no_pending: AtomicBool,
+    /// It does not serve the view of what is solid.
+    no_solid: AtomicBool,
+    /// It does not say of itself which block is solid.
+    no_node_info: AtomicBool,
 }
 
 /// Whose view of the chain: the newest, or only what can no longer be taken back.
@@ -215,14 +221,76 @@ impl TronChain {
 
     async fn reread_on(&self, endpoint: Endpoint, block: BlockRef) -> Result<Opinion<Option<Block>>, Failure> {
         self.prove(&endpoint).await?;
-        for view in [View::Solid, View::Full] {
-            match self.numbered(&endpoint, view, block.number).await? {
-                Some(header) if header.at.hash != block.hash => return Ok(Opinion::Against(None)),
-                Some(header) => return Ok(Opinion::For(Some(self.block_of(&endpoint, view, header).await?))),
-                None => {}
-            }
+        let solid = self.in_solid(&endpoint, self.reread_in(&endpoint, View::Solid, &block)).await?;
+        let read = match solid {
+            Some(read) => Some(read),
+            None => self.reread_in(&endpoint, View::Full, &block).await?,
+        };
+        read.ok_or_else(|| Failure::Behind(format!("it does not have block {}", block.number)))
+    }
+
+    /// `None` where there is no block at that height in this view.
+    async fn reread_in(&self, endpoint: &Endpoint, view: View, block: &BlockRef) -> Result<Option<Opinion<Option<Block>>>, Failure> {
+        match self.numbered(endpoint, view, block.number).await? {
+            Some(header) if header.at.hash != block.hash => Ok(Some(Opinion::Against(None))),
+            Some(header) => Ok(Some(Opinion::For(Some(self.block_of(endpoint, view, header).await?)))),
+            None => Ok(None),
         }
-        Err(Failure::Behind(format!("it does not have block {}", block.number)))
+    }
+
+    async fn final_on(&self, endpoint: Endpoint) -> Result<Option<BlockRef>, Failure> {
+        self.prove(&endpoint).await?;
+        let solid = self.in_solid(&endpoint, self.newest(&endpoint, View::Solid)).await?;
+        let has_no_view = self.lore.get(endpoint.index()).is_some_and(|lore| lore.no_solid.load(Ordering::Relaxed));
+        if solid.is_none() && has_no_view {
+            return self.solid_by_node_info(&endpoint).await;
+        }
+        Ok(solid.map(|header| header.at))
+    }
+
+    /// What is asked of the view of what is solid; `None` where it has none of it, and where the
+    /// endpoint does not serve that view, which is no fault of it and is not asked again.
+    async fn in_solid<T>(
+        &self,
+        endpoint: &Endpoint,
+        asked: impl Future<Output = Result<Option<T>, Failure>>,
+    ) -> Result<Option<T>, Failure> {
+        let no_solid = self.lore.get(endpoint.index()).map(|lore| &lore.no_solid);
+        if no_solid.is_some_and(|none| none.load(Ordering::Relaxed)) {
+            return Ok(None);
+        }
+        match asked.await {
+            Err(Failure::NotOffered(_)) => {
+                // One that has no other path either is broken, and that says nothing about a view.
+                self.newest(endpoint, View::Full).await?.ok_or_else(no_head)?;
+                if let Some(none) = no_solid {
+                    none.store(true, Ordering::Relaxed);
+                }
+                Ok(None)
+            }
+            told => told,
+        }
+    }
+
+    /// The solid block that the node names, if it shows it under the same hash.
+    async fn solid_by_node_info(&self, endpoint: &Endpoint) -> Result<Option<BlockRef>, Failure> {
+        let no_node_info = self.lore.get(endpoint.index()).map(|lore| &lore.no_node_info);
+        if no_node_info.is_some_and(|none| none.load(Ordering::Relaxed)) {
+            return Ok(None);
+        }
+        let answer = match endpoint.post(&View::Full.path("getnodeinfo"), &json!({}), 1).await {
+            Err(Failure::NotOffered(_)) => {
+                if let Some(none) = no_node_info {
+                    none.store(true, Ordering::Relaxed);
+                }
+                return Ok(None);
+            }
+            told => told?,
+        };
+        let Some((number, hash)) = wire::parse_solid(&answer)? else { return Ok(None) };
+        // Behind a balancer another node may answer now, which does not have it yet.
+        let header = self.numbered(endpoint, View::Full, number).await?;
+        Ok(header.map(|header| header.at).filter(|at| at.hash == hash))
     }
 }
 
@@ -264,11 +332,7 @@ impl Chain for TronChain {
     }
 
     async fn final_head(&self) -> Result<Option<BlockRef>, Error> {
-        let ask = |endpoint: Endpoint| async move {
-            self.prove(&endpoint).await?;
-            self.newest(&endpoint, View::Solid).await
-        };
-        Ok(self.endpoints.run(Prefer::Current, ask).await?.map(|header| header.at))
+        self.endpoints.search(|endpoint| self.final_on(endpoint)).await
     }
 
     async fn reread(&self, block: &BlockRef) -> Result<Option<Block>, Error> {
@@ -301,7 +365,8 @@ impl Chain for TronChain {
     }
 
     async fn transaction(&self, hash: &Hash) -> Result<Option<Transaction>, Error> {
-        crate::transaction::search(&self.endpoints, |endpoint| self.transaction_on(endpoint, *hash)).await
+        // Each has its own view of what waits, and some forget what is old.
+        self.endpoints.search(|endpoint| self.transaction_on(endpoint, *hash)).await
     }
 
     async fn fee(&self, holder: Option<Address>) -> Result<Fee, Error> {

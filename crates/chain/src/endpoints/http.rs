@@ -114,9 +114,8 @@ fn judge(status: StatusCode, retry_after: Option<Duration>, answer: Vec<u8>) -> 
     let reason = if text.is_empty() { format!("HTTP {status}") } else { format!("HTTP {status}: {text}") };
     let rest = retry_after.max(suspended_for(&text));
     Err(match status {
-        StatusCode::UNAUTHORIZED | StatusCode::PAYMENT_REQUIRED | StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED => {
-            Failure::Permanent(reason)
-        }
+        StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED => Failure::NotOffered(reason),
+        StatusCode::UNAUTHORIZED | StatusCode::PAYMENT_REQUIRED => Failure::Permanent(reason),
         StatusCode::FORBIDDEN => Failure::Transient { reason, rest: rest.or(Some(REST_FORBIDDEN)) },
         _ => Failure::Transient { reason, rest },
     })

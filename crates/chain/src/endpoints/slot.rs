@@ -303,7 +303,7 @@ impl Run {
                 return reason;
             }
             Failure::Transient { rest, .. } => rest.unwrap_or_default().min(REST_ASKED_MAX),
-            Failure::Permanent(_) => REST_PERMANENT,
+            Failure::NotOffered(_) | Failure::Permanent(_) => REST_PERMANENT,
         };
         state.failures = state.failures.saturating_add(1);
         state.last_error = Some(reason.clone());

@@ -88,7 +88,8 @@ impl RpcError {
         let text = format!("{method}: {} ({})", self.message, self.code);
         match self.meaning() {
             Meaning::NoSuchBlock => Failure::Behind(text),
-            Meaning::NotOffered | Meaning::Forbidden => Failure::Permanent(text),
+            Meaning::NotOffered => Failure::NotOffered(text),
+            Meaning::Forbidden => Failure::Permanent(text),
             Meaning::TooMuch | Meaning::Busy | Meaning::Other => Failure::transient(text),
         }
     }

@@ -16,13 +16,25 @@ use crate::second_reading::{SecondReading, opinion, same};
 
 impl TronChain {
     pub(super) async fn second_reading_on(&self, endpoint: Endpoint, blocks: &[BlockRef]) -> Result<Opinion<Vec<SecondReading>>, Failure> {
-        let endpoint = &endpoint;
-        self.prove(endpoint).await?;
+        self.prove(&endpoint).await?;
         let Some(last) = blocks.last() else { return Ok(Opinion::For(Vec::new())) };
-        let (view, stands) = match self.numbered(endpoint, View::Solid, last.number).await? {
-            Some(header) => (View::Solid, header),
-            None => (View::Full, self.numbered(endpoint, View::Full, last.number).await?.ok_or_else(|| lacks(last))?),
+        let solid = self.in_solid(&endpoint, self.second_reading_in(&endpoint, View::Solid, blocks, last)).await?;
+        let read = match solid {
+            Some(read) => Some(read),
+            None => self.second_reading_in(&endpoint, View::Full, blocks, last).await?,
         };
+        read.map(opinion).ok_or_else(|| lacks(last))
+    }
+
+    /// `None` where the last of the blocks is not in this view.
+    async fn second_reading_in(
+        &self,
+        endpoint: &Endpoint,
+        view: View,
+        blocks: &[BlockRef],
+        last: &BlockRef,
+    ) -> Result<Option<Vec<SecondReading>>, Failure> {
+        let Some(stands) = self.numbered(endpoint, view, last.number).await? else { return Ok(None) };
         let (whole, replaced) = if stands.at.hash == last.hash {
             (blocks, Vec::new())
         } else {
@@ -46,7 +58,7 @@ impl TronChain {
             }
         }
         read.extend(replaced.into_iter().map(SecondReading::Replaced));
-        Ok(opinion(read))
+        Ok(Some(read))
     }
 
     async fn read_again(&self, endpoint: &Endpoint, view: View, block: &BlockRef) -> Result<Block, Failure> {

@@ -57,7 +57,7 @@ impl TronChain {
         let request = json!({ "value": hash.to_string() });
         let answer = endpoint.post(&View::Full.path("gettransactionfrompending"), &request, 1).await;
         match answer.and_then(|answer| wire::parse_sent(&answer, hash, &self.config.token)) {
-            Err(Failure::Permanent(_)) => {
+            Err(Failure::NotOffered(_)) => {
                 if let Some(none) = none_shown {
                     none.store(true, Ordering::Relaxed);
                 }

@@ -95,6 +95,23 @@ pub fn parse_infos(answer: &[u8], header: &Header, token: &Address) -> Result<Bl
     Ok(found.into_block(header.at))
 }
 
+/// Reads the answer to `getnodeinfo` for the newest block that the node holds solid, its height and
+/// its hash; `None` when it does not say. It says `Num:71553985,ID:000000000443d3c1…`.
+///
+/// # Errors
+/// When the answer is an error or is garbled.
+pub(super) fn parse_solid(answer: &[u8]) -> Result<Option<(u64, Hash)>, Failure> {
+    let info: NodeInfoJson = serde_json::from_slice(answer).map_err(|error| unreadable("what a node says of itself", answer, &error))?;
+    let Some(solid) = info.solid.filter(|text| !text.is_empty()) else {
+        return complaint(answer).map_or(Ok(None), Err);
+    };
+    let read = || {
+        let (number, id) = solid.strip_prefix("Num:")?.split_once(",ID:")?;
+        Some((number.parse().ok()?, id.parse().ok()?))
+    };
+    read().map(Some).ok_or_else(|| garbled("a solid block", solid.as_bytes()))
+}
+
 /// What became of one transaction, as `gettransactioninfobyid` says it.
 pub(super) struct Executed {
     pub(super) number: u64,
@@ -259,7 +276,9 @@ fn complaint(answer: &[u8]) -> Option<Failure> {
         Err(_) if matches!(answer.trim_ascii_start().first(), Some(b'{' | b'[' | b'<') | None) => return None,
         Err(_) => String::from_utf8_lossy(answer).into_owned(),
     };
-    Some(if text.contains("unavailable due to config") || text.contains("this API is closed") {
+    Some(if text.contains("unavailable due to config") {
+        Failure::NotOffered(text)
+    } else if text.contains("this API is closed") {
         Failure::Permanent(text)
     } else {
         let rest = suspended_for(&text);
@@ -304,6 +323,12 @@ struct BlockJson<'a> {
 struct HeaderJson<'a> {
     #[serde(borrow)]
     raw_data: RawHeaderJson<'a>,
+}
+
+#[derive(Deserialize)]
+struct NodeInfoJson<'a> {
+    #[serde(rename = "solidityBlock", borrow)]
+    solid: Option<Cow<'a, str>>,
 }
 
 /// `BlockHeader.raw` of java-tron's Tron.proto.

@@ -14,5 +14,6 @@ mod server;
 mod tron;
 mod tron_node;
 mod tron_questions;
+mod tron_solid;
 mod vectors;
 mod witness;

@@ -283,7 +283,7 @@ fn every_error_shape_is_an_error() {
         http_rate_limited_node_200           transient
         trongrid_rate_limited_fullnode_403   transient, 30 s
         trongrid_rate_limited_v1_403         transient, 30 s
-        api_disabled_404                     permanent
+        api_disabled_404                     not offered
         lite_fullnode_200_NOT_JSON           permanent
         invalid_hex                          transient";
     for line in table.lines().map(str::trim).filter(|line| !line.is_empty()) {
@@ -295,6 +295,7 @@ fn every_error_shape_is_an_error() {
             let found = match failure {
                 Failure::Transient { rest: None, .. } => "transient".into(),
                 Failure::Transient { rest: Some(rest), .. } => format!("transient, {} s", rest.as_secs()),
+                Failure::NotOffered(_) => "not offered".into(),
                 Failure::Permanent(_) => "permanent".into(),
                 Failure::Behind(_) | Failure::Spent(_) => "behind".into(),
             };

@@ -113,6 +113,7 @@ fn node(state: &State, asked: &Asked) -> Answer {
             None => return Answer::Status(404, &[], json!({ "Error": "this API is unavailable due to config" }).to_string()),
         },
         "getchainparameters" => parameters(),
+        "getnodeinfo" => node_info(state),
         "triggerconstantcontract" if asked.body.get("contract_address").is_none() => {
             if !state.deployless {
                 let message = hex::encode("class java.lang.RuntimeException : contract_address isn't set.");
@@ -172,6 +173,16 @@ fn balance(state: &State, word: &str) -> Option<String> {
     let address = word.strip_prefix("000000000000000000000000").unwrap();
     let value = state.balances.get(address).copied().unwrap_or(0);
     (state.mute.as_deref() != Some(address)).then(|| format!("{value:064x}"))
+}
+
+/// What a node says of itself, as far as it is looked at (developers.tron.network, getnodeinfo).
+fn node_info(state: &State) -> Value {
+    let shown = |number: u64| {
+        let id = state.blocks.get(&number).map_or(GENESIS, |(header, _)| header["blockID"].as_str().unwrap());
+        format!("Num:{number},ID:{id}")
+    };
+    json!({ "beginSyncNum": 0, "block": shown(state.head), "solidityBlock": shown(state.solid), "currentConnectCount": 0,
+        "peerList": [], "machineInfo": { "threadCount": 1 }, "totalFlow": 0 })
 }
 
 /// Some of the chain's parameters, those of mainnet at the end of 2025. One of value 0 has none.
