@@ -55,6 +55,8 @@ for error in read("tron/error_shapes.json").values():
     seed("tron_header", error)
     seed("tron_call", error)
     seed("json_rpc", "a" + short(error))
+    seed("tron_solid", error)
+seed("tron_solid", {"solidityBlock": f"Num:71553985,ID:{71553985:016x}" + "1" * 48, "block": "Num:71554003,ID:" + "2" * 64})
 for call in read("tron/triggerconstantcontract_captures.json").values():
     seed("tron_call", call)
 

@@ -795,7 +795,7 @@ impl Chain for SandboxChain {
     async fn witnesses(&self, block: &BlockRef) -> Result<Witnesses, Error> {
         let mut witnesses = Witnesses::default();
         let list = match self.header(block.number).await {
-            Ok(Some(shown)) if shown.hash == block.hash => &mut witnesses.same,
+            Ok(Some(shown)) if shown == *block => &mut witnesses.same,
             Ok(Some(_)) => &mut witnesses.other,
             Ok(None) | Err(_) => &mut witnesses.silent,
         };

@@ -15,11 +15,11 @@ use tidegate_rules::block::Network;
 use tidegate_rules::changes::Fence;
 use tidegate_rules::time::Span;
 use tokio::sync::watch;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use crate::clock;
 use crate::gateway::{Gateway, Wake};
-use crate::store::presence;
+use crate::store::{StoreError, presence};
 
 /// How long a duty is held without being renewed. As long as it takes at most until another process
 /// follows a network whose follower was killed, but for [`RENEW`].
@@ -159,7 +159,9 @@ async fn renew(gateway: Arc<Gateway>, name: String, mut stop: watch::Receiver<bo
     let mut known = false;
     loop {
         let asked = Instant::now();
-        match gateway.store.take_duties(std::slice::from_ref(&name), gateway.duties.holder(), TERM).await {
+        let taking = gateway.store.take_duties(std::slice::from_ref(&name), gateway.duties.holder(), TERM);
+        // After a term the answer is good for nothing, and from a machine that was switched off none comes.
+        match timeout(TERM.to_std(), taking).await.unwrap_or(Err(StoreError::Lost)) {
             Ok(fences) => {
                 gateway.duties.learn(&name, fences.into_iter().next(), asked);
                 if is_presence && !known {

@@ -83,6 +83,9 @@ const ATTEMPTS: usize = 5;
 /// The longest pause after failures.
 const PAUSE_MAX: Span = Span::from_secs(30);
 
+/// How often the depths of orders are looked up anew.
+const DEPTHS_EVERY: Duration = Duration::from_secs(600);
+
 /// How long one look may take. A hundred blocks are read within a minute; a database whose machine was
 /// switched off in the middle of an answer says nothing for ever.
 const PASS_MAX: Duration = Duration::from_secs(300);
@@ -198,9 +201,9 @@ struct Follower {
     differed: u32,
     /// The chain and its token have shown to be those of the configuration.
     identified: bool,
-    /// The least depth that any open order has, once it was looked up. Orders keep the depth that they
-    /// were made with, whatever the configuration asks for now.
-    shallowest: Option<Depth>,
+    /// The least depth that any order has which may still get money, and when it was looked up. Orders
+    /// keep the depth that they were made with, whatever the configuration asks for now.
+    shallowest: Option<(Depth, Instant)>,
     /// Which block waiting for its second reading comes first.
     reread_turn: usize,
     /// Transfers that a second reading did not show, and that were reported.
@@ -396,7 +399,7 @@ impl Follower {
         }
         let Some(anchor) = follow::anchor(&row.recent, row.finalized).copied() else { return Ok(Err(row)) };
         let shown = self.part.chain.header(anchor.number).await?;
-        if shown.is_none_or(|shown| shown.hash != anchor.hash) {
+        if shown.is_none_or(|shown| shown != anchor) {
             return Ok(Err(row));
         }
         tracing::warn!(network = %row.name, block = anchor.number, "the chain shows our final block again: following on");
@@ -450,9 +453,8 @@ impl Follower {
                     _ => return Ok(Then::Rest),
                 },
                 Next::Extend(count) => {
-                    let new = blocks.get(..count).unwrap_or_default();
-                    if let Some(others) = self.is_denied(new).await {
-                        tracing::warn!(network = %row.name, others, "a block from the future is set aside");
+                    let new = self.undenied(&row.name, blocks.get(..count).unwrap_or_default()).await;
+                    if new.is_empty() {
                         return Ok(Then::Rest);
                     }
                     self.apply(row, None, new).await?;
@@ -461,6 +463,9 @@ impl Follower {
                 Next::Rewind(to) => {
                     let shown = refs.last().or(head.as_ref()).map_or(0, |block| block.number);
                     let branch = self.branch(row, to, shown).await?;
+                    if self.undenied(&row.name, &branch).await.len() < branch.len() {
+                        return Ok(Then::Rest);
+                    }
                     tracing::warn!(network = %row.name, from = tip.number, to, new = branch.len(), "the chain was rewritten: following the new branch");
                     self.apply(row, Some(to), &branch).await?;
                     return Ok(Then::GoOn);
@@ -473,13 +478,19 @@ impl Follower {
         }
     }
 
-    /// Who shows another block in the place of one that is ahead of our clock. Where nobody does, it is
-    /// our clock that is wrong, and the chain is followed.
-    async fn is_denied(&self, new: &[Block]) -> Option<String> {
+    /// These blocks, up to the first that is ahead of our clock if somebody shows another in its place.
+    /// Where nobody does, it is our clock that is wrong, and the chain is followed.
+    async fn undenied<'a>(&self, network: &Network, blocks: &'a [Block]) -> &'a [Block] {
         let ahead = clock::now().plus(AHEAD_MAX);
-        let block = new.iter().map(|block| block.at).find(|block| block.time > ahead)?;
-        let witnesses = self.part.chain.witnesses(&block).await.ok()?;
-        (!witnesses.other.is_empty()).then(|| witnesses.other.join(", "))
+        let Some((index, block)) = blocks.iter().enumerate().find(|(_, block)| block.at.time > ahead) else { return blocks };
+        match self.part.chain.witnesses(&block.at).await {
+            Ok(witnesses) if !witnesses.other.is_empty() => {
+                let others = witnesses.other.join(", ");
+                tracing::warn!(%network, block = block.at.number, others, "a block from the future is set aside");
+                blocks.get(..index).unwrap_or_default()
+            }
+            _ => blocks,
+        }
     }
 
     /// True when the last applied block is older than the chain's rhythm explains: there should be
@@ -567,7 +578,7 @@ impl Follower {
         self.final_shown = Some(shown);
         // Final is believed only for a block that we applied ourselves.
         let ours = row.recent.iter().rev().find(|block| block.number == shown.number);
-        if ours.is_some_and(|ours| ours.hash == shown.hash) && row.finalized.is_none_or(|known| known < shown.number) {
+        if ours.is_some_and(|ours| *ours == shown) && row.finalized.is_none_or(|known| known < shown.number) {
             row.finalized = Some(shown.number);
             self.publish(row);
         }
@@ -592,6 +603,12 @@ impl Follower {
             let mut heads = self.gateway.heads();
             let mut changes = Changes::default();
             work.orphan_above(&row.name, rewind_to);
+            let told = work.told_of_other_money(&row.name, blocks);
+            if let Some(head) = head_of(&after, Arc::clone(&all_marks)).filter(|_| !told.is_empty()) {
+                heads.insert(row.name.clone(), head);
+                work.step(&self.gateway, &told, &heads, now, &mut changes).await?;
+                heads = self.gateway.heads();
+            }
             let mut touched: BTreeSet<OrderId> = work.orphaned_orders();
             for block in blocks {
                 touched.extend(work.take_block(self, block, now));
@@ -657,10 +674,12 @@ impl Follower {
         let config = &part.config;
         let Some(head) = head_of(row, marks(&row.recent)) else { return Ok(Then::Rest) };
         let shallowest = match self.shallowest {
-            Some(depth) => depth,
-            None => store.agreed_depths(&row.name).await?.into_iter().fold(config.shallowest(), Ord::min),
+            Some((depth, looked)) if looked.elapsed() < DEPTHS_EVERY => depth,
+            _ => store.agreed_depths(&row.name).await?.into_iter().fold(config.shallowest(), Ord::min),
         };
-        self.shallowest = Some(shallowest);
+        if self.shallowest.is_none_or(|(_, looked)| looked.elapsed() >= DEPTHS_EVERY) {
+            self.shallowest = Some((shallowest, Instant::now()));
+        }
         // Nothing of any order can be settled above this.
         let Some(settled) = head.settled(shallowest) else { return Ok(Then::Rest) };
         let now = clock::now();
@@ -735,7 +754,8 @@ impl Follower {
                     continue;
                 }
             };
-            let agreed = self.is_agreed(&block, &again, changes, now).await;
+            // The block as it was read now is whole, and of the same hash.
+            let agreed = self.is_agreed(&again.at, &again, changes, now).await;
             let shown: HashMap<TransferKey, &Transfer> = again.transfers.iter().map(|transfer| (transfer.key, transfer)).collect();
             let unreadable: BTreeSet<TransferKey> = again.unreadable.iter().map(|log| log.key).collect();
             for key in keys.iter().copied() {

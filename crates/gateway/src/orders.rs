@@ -143,7 +143,7 @@ pub async fn open(
             Commit::Conflict => refuse_if_raced(gateway, scope).await?,
         }
         if let Some(network) = &wish.network {
-            gateway.pool.forget(network);
+            gateway.pool.lost(gateway, network);
         }
     }
     Err(Problem::unavailable("busy", "too many orders at once; try again"))
@@ -424,7 +424,7 @@ pub async fn choose(
         }
         refuse_if_raced(gateway, scope).await?;
         if !leased {
-            gateway.pool.forget(network);
+            gateway.pool.lost(gateway, network);
         }
     }
     Err(Problem::unavailable("busy", "this order changes too fast; try again"))

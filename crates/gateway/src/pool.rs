@@ -6,6 +6,7 @@
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Mutex, MutexGuard};
+use std::time::Duration;
 
 use serde_json::json;
 use tidegate_rules::alert::AlertKind;
@@ -16,6 +17,7 @@ use tidegate_rules::id::WalletId;
 use tidegate_rules::time::Time;
 use tidegate_rules::wallet::{WalletKind, WalletStatus, may_lease, queue_rank};
 use tokio::sync::Semaphore;
+use tokio::time::Instant;
 
 use crate::clock;
 use crate::config;
@@ -29,6 +31,10 @@ use crate::store::{Commit, WalletRow};
 /// How many free wallets are read ahead: enough that reading is rare, few enough that whoever waits
 /// for it hardly notices.
 const AHEAD: i64 = 128;
+
+/// How long after an order lost its wallet to another process wallets are taken in an order drawn by
+/// chance.
+const CONTENDED_FOR: Duration = Duration::from_secs(60);
 
 /// How often a batch is made again after another one took its indexes.
 const ATTEMPTS: usize = 8;
@@ -62,9 +68,10 @@ pub struct Batch<'a> {
 struct Queue {
     ready: VecDeque<WalletRow>,
     taken: HashSet<WalletId>,
-    /// Another process lends wallets of this network too. Each then takes what it read in an order of
-    /// its own: all that begin with the longest rested reach for the same one, and one alone gets it.
-    contended: bool,
+    /// Until when another process is taken to lend wallets of this network too. Each then takes what it
+    /// read in an order of its own: all that begin with the longest rested reach for the same one, and
+    /// one alone gets it.
+    contended: Option<Instant>,
 }
 
 /// A wallet that nobody else in this process will be offered while this lives. Keep it until the
@@ -159,7 +166,14 @@ impl Pool {
     pub fn forget(&self, network: &Network) {
         if let Some(queue) = self.lock().get_mut(network) {
             queue.ready.clear();
-            queue.contended = true;
+        }
+    }
+
+    /// As [`Pool::forget`], after an order found that its wallet had changed.
+    pub fn lost(&self, gateway: &Gateway, network: &Network) {
+        if let Some(queue) = self.lock().get_mut(network) {
+            queue.ready.clear();
+            queue.contended = if gateway.store.is_shared() { Instant::now().checked_add(CONTENDED_FOR) } else { None };
         }
     }
 
@@ -173,8 +187,9 @@ impl Pool {
         let queue = queues.entry(part.config.name.clone()).or_default();
         let is_taken = |wallet: &WalletRow| taken.contains(&wallet.id) || queue.taken.contains(&wallet.id);
         let mut ready: Vec<WalletRow> = free.into_iter().filter(|wallet| is_lendable(wallet, settled) && !is_taken(wallet)).collect();
-        if queue.contended {
-            ready.sort_by_cached_key(|_| clock::random::<8>());
+        if queue.contended.is_some_and(|until| Instant::now() < until) {
+            // Those that are as good as new stay before all others.
+            ready.sort_by_cached_key(|wallet| (!is_fresh(wallet), clock::random::<8>()));
         }
         queue.ready = ready.into();
         Ok(!queue.ready.is_empty())

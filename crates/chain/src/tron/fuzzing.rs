@@ -1,5 +1,7 @@
 //! A door for the fuzz targets in `fuzz/`. `cargo fuzz` alone compiles it.
 
+use tidegate_rules::block::Hash;
+
 use super::wire;
 use crate::endpoints::Failure;
 
@@ -13,4 +15,12 @@ pub fn constant(answer: &[u8]) -> Result<Result<Vec<u8>, (String, bool)>, Failur
         let reverted = wire::is_reverted(&why);
         (why, reverted)
     }))
+}
+
+/// The answer to `getnodeinfo`: height and hash of the newest block that the node holds solid.
+///
+/// # Errors
+/// As for the adapter.
+pub fn solid(answer: &[u8]) -> Result<Option<(u64, Hash)>, Failure> {
+    wire::parse_solid(answer)
 }

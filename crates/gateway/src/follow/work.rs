@@ -140,6 +140,19 @@ impl Work {
         }
     }
 
+    /// The orders that were told of money which a branch includes again as something else: what they were
+    /// told is taken back first.
+    pub(super) fn told_of_other_money(&self, network: &Network, blocks: &[Block]) -> BTreeSet<OrderId> {
+        let again: HashMap<TransferKey, &Transfer> =
+            blocks.iter().flat_map(|block| &block.transfers).map(|transfer| (transfer.key, transfer)).collect();
+        let is_other = |row: &TransferRow| {
+            let payment = &row.payment;
+            let differs = |now: &&Transfer| (now.from, now.to, now.value) != (payment.from, payment.to, payment.value);
+            payment.network == *network && !payment.standing && payment.late_told && again.get(&payment.key).is_some_and(differs)
+        };
+        self.orders.values().filter(|order| order.transfers.iter().any(is_other)).map(|order| order.id).collect()
+    }
+
     pub(super) fn orphaned_orders(&self) -> BTreeSet<OrderId> {
         let orphaned = |order: &&OrderRow| order.transfers.iter().any(|transfer| !transfer.payment.standing);
         self.orders.values().filter(orphaned).map(|order| order.id).collect()
@@ -186,6 +199,9 @@ impl Work {
                 if is_elsewhere {
                     (row.order, row.recorded, row.wallet) = (fate.order, fate.recorded, fate.wallet);
                     (row.payment.by_hand, row.payment.promoted, row.payment.late_told) = (false, false, false);
+                } else if row.order.is_none() && fate.order.is_none() {
+                    // What was dust may be money now.
+                    row.recorded = fate.recorded;
                 }
                 (row.payment.from, row.payment.to, row.payment.value) = (transfer.from, transfer.to, transfer.value);
                 row.address_texts = (format(&transfer.from), format(&transfer.to));

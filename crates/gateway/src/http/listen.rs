@@ -2,12 +2,10 @@
 //! HTTP/1.1. Each has a task of its own, so that none waits for a slow one. Nothing here knows what
 //! is asked.
 
-use std::future::{Future as _, poll_fn};
 use std::io;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
-use std::task::Poll;
 use std::time::Duration;
 
 use axum::Router;
@@ -31,10 +29,7 @@ use crate::tls::Certificates;
 /// Connections that are open at the same time. More wait in the queue of the operating system.
 const CONNECTIONS_MAX: usize = 10_000;
 
-/// Handshakes that are worked on at the same time. A client that has not said hello is not counted.
-const HANDSHAKES_MAX: usize = 256;
-
-/// How long a handshake may take, the wait for its turn included.
+/// How long a handshake may take.
 const HANDSHAKE_MAX: Duration = Duration::from_secs(10);
 
 /// How long the head of a request may take, and a connection may be idle before it. Longer than the
@@ -68,7 +63,6 @@ pub enum Door {
 struct Shared {
     door: Door,
     router: Router,
-    handshakes: Semaphore,
     stop: watch::Receiver<bool>,
 }
 
@@ -79,7 +73,7 @@ struct Shared {
 /// None today; a listener that refuses for a while is asked again.
 pub async fn serve(listener: TcpListener, door: Door, router: Router, stop: watch::Receiver<bool>) -> io::Result<()> {
     let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
-    let shared = Arc::new(Shared { door, router, handshakes: Semaphore::new(HANDSHAKES_MAX), stop: stop.clone() });
+    let shared = Arc::new(Shared { door, router, stop: stop.clone() });
     let mut open = JoinSet::new();
     let mut stopping = pin!(stopped(stop));
     loop {
@@ -131,7 +125,7 @@ async fn attend(stream: TcpStream, peer: SocketAddr, shared: &Shared) {
         Door::Plain => answer(stream, Peer { address, carried: Carried::Http }, shared).await,
         Door::Tls(certificates) => {
             let shaken = tokio::select! {
-                shaken = tokio::time::timeout(HANDSHAKE_MAX, shake_hands(stream, certificates, &shared.handshakes)) => shaken,
+                shaken = tokio::time::timeout(HANDSHAKE_MAX, shake_hands(stream, certificates)) => shaken,
                 () = stopped(shared.stop.clone()) => return,
             };
             match shaken {
@@ -145,11 +139,7 @@ async fn attend(stream: TcpStream, peer: SocketAddr, shared: &Shared) {
 }
 
 /// The stream as TLS; nothing, where the client speaks plain HTTP and was told so.
-async fn shake_hands(
-    mut stream: TcpStream,
-    certificates: &Certificates,
-    turns: &Semaphore,
-) -> io::Result<Option<Box<TlsStream<TcpStream>>>> {
+async fn shake_hands(mut stream: TcpStream, certificates: &Certificates) -> io::Result<Option<Box<TlsStream<TcpStream>>>> {
     let mut first = [0];
     // Every method of HTTP begins with a letter, and TLS with a byte that is none.
     if stream.peek(&mut first).await? == 1 && first.iter().all(u8::is_ascii_alphabetic) {
@@ -157,16 +147,9 @@ async fn shake_hands(
         return Ok(None);
     }
     let hello = LazyConfigAcceptor::new(rustls::server::Acceptor::default(), stream).await?;
-    let mut shaking = pin!(hello.into_stream(certificates.config()));
-    // Only what costs something is counted: the answer to a hello that is whole. Whoever then does not
-    // go on keeps nobody from their turn.
-    let turn = turns.acquire().await.map_err(io::Error::other)?;
-    let answered = poll_fn(|context| Poll::Ready(shaking.as_mut().poll(context))).await;
-    drop(turn);
-    let stream = match answered {
-        Poll::Ready(stream) => stream?,
-        Poll::Pending => shaking.await?,
-    };
+    // What costs something is done in one go, by as many at a time as there are threads; whoever then
+    // does not go on keeps nobody.
+    let stream = hello.into_stream(certificates.config()).await?;
     Ok(Some(Box::new(stream)))
 }
 
@@ -212,7 +195,7 @@ mod tests {
         let (mut client, server) = tokio::io::duplex(4_096);
         let (_stop, stop) = watch::channel(false);
         let router = Router::new().fallback(|| async { "answered" });
-        let shared = Shared { door: Door::Plain, router, handshakes: Semaphore::new(1), stop };
+        let shared = Shared { door: Door::Plain, router, stop };
         client.write_all(sent).await.unwrap();
         let begun = Instant::now();
         answer(server, Peer { address: IpAddr::from([192, 0, 2, 1]), carried: Carried::Http }, &shared).await;
@@ -226,7 +209,7 @@ mod tests {
         let (mut client, server) = tokio::io::duplex(4_096);
         let (_stop, stop) = watch::channel(false);
         let router = Router::new().fallback(|| async { "answered" });
-        let shared = Shared { door: Door::Plain, router, handshakes: Semaphore::new(1), stop };
+        let shared = Shared { door: Door::Plain, router, stop };
         let endless = async {
             client.write_all(b"GET / HTTP/1.1\r\nHost: x\r\nX-Long: ").await.unwrap();
             let mut sent = 0;

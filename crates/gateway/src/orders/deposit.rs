@@ -157,7 +157,7 @@ pub async fn give(
             }
             Commit::Conflict => refuse_if_raced(gateway, scope).await?,
         }
-        gateway.pool.forget(network);
+        gateway.pool.lost(gateway, network);
     }
     Err(Problem::unavailable("busy", "too many addresses at once; try again"))
 }

@@ -39,7 +39,7 @@ use tidegate_rules::changes::Changes;
 use tidegate_rules::notification::NEWS_MAX;
 use tidegate_rules::time::Time;
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 use tracing::Instrument as _;
 
 use crate::metrics::{Brought, Commits, commits};
@@ -64,6 +64,10 @@ pub use rows::{
 };
 pub use safe::{AlertFilter, AlertRow, AuditFilter, AuditRow, SourceRow};
 pub use webhook_endpoints::{EndpointRow, REMOVED};
+
+/// How long a commit may take on PostgreSQL. From a server whose machine was switched off no answer ever
+/// comes: what became of it is unknown then, and whoever asked decides anew.
+const COMMIT_MAX: Duration = Duration::from_secs(120);
 
 /// How many waiting requests the SQLite writer commits together at most.
 const GROUP_MAX: usize = 128;
@@ -230,7 +234,8 @@ impl Store {
                 // that is in the middle of a transaction.
                 None => {
                     let store = self.clone();
-                    let work = async move { store.commit_alone(&changes).await }.in_current_span();
+                    let work = async move { timeout(COMMIT_MAX, store.commit_alone(&changes)).await.unwrap_or(Err(StoreError::Lost)) };
+                    let work = work.in_current_span();
                     tokio::spawn(work).await.unwrap_or_else(|error| match error.try_into_panic() {
                         Ok(panic) => std::panic::resume_unwind(panic),
                         Err(_) => Err(StoreError::Lost),

@@ -109,11 +109,14 @@ pub async fn move_over(
             compare(&mut source, &mut target, table, *count, &mut add).await?;
             set_sequence(&mut source, &mut target, table).await?;
         }
-        // First the source is closed and then the target opened: killed in between, nothing runs on either
-        // until this is run again.
-        leave(&mut source, to, now).await?;
-        sqlx::query("UPDATE moves SET finished_at = $1 WHERE direction = 'here'").bind(now.millis()).execute(&mut target).await?;
     }
+    // First the source is closed and then the target opened: killed in between, nothing runs on either
+    // until this is run again. A source that was restored from a copy since is closed again.
+    leave(&mut source, to, now).await?;
+    sqlx::query("UPDATE moves SET finished_at = COALESCE(finished_at, $1) WHERE direction = 'here'")
+        .bind(now.millis())
+        .execute(&mut target)
+        .await?;
     target.close().await?;
     source.close().await?;
     Ok(Moved { tables: tables.into_iter().map(|table| table.name).zip(counts).collect(), copied })

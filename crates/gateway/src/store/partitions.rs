@@ -220,6 +220,13 @@ async fn is_empty(db: &mut AnyConnection, name: &str) -> Result<bool, StoreError
     Ok(!sqlx::query_scalar::<_, bool>(AssertSqlSafe(format!("SELECT EXISTS (SELECT 1 FROM {name})"))).fetch_one(db).await?)
 }
 
+/// What is done with a divided table.
+#[derive(Clone, Copy)]
+enum Work {
+    MakeAhead,
+    TakeAway,
+}
+
 impl Store {
     /// Makes the partitions of the time to come and takes away those that are over and empty. Nothing
     /// to do on SQLite. One table that somebody holds is left for the next round.
@@ -232,14 +239,18 @@ impl Store {
         }
         let mut outcome = Ok(());
         let mut connection = self.readers.acquire().await?;
-        for division in &DIVISIONS {
+        // One after the other, each in a transaction of its own: they lock the parts of a table in
+        // different orders.
+        for (division, work) in DIVISIONS.iter().flat_map(|division| [(division, Work::MakeAhead), (division, Work::TakeAway)]) {
             let tended = async {
                 let mut transaction = connection.begin().await?;
                 // Whoever writes waits behind us while we wait for somebody else.
                 transaction.execute("SET LOCAL lock_timeout = '2s'").await?;
                 sqlx::query("SELECT pg_advisory_xact_lock($1)").bind(PARTITIONS_LOCK).execute(&mut *transaction).await?;
-                make_ahead(&mut transaction, division, now).await?;
-                take_away(&mut transaction, division, now).await?;
+                match work {
+                    Work::MakeAhead => make_ahead(&mut transaction, division, now).await?,
+                    Work::TakeAway => take_away(&mut transaction, division, now).await?,
+                }
                 transaction.commit().await?;
                 Ok(())
             };

@@ -489,11 +489,18 @@ impl Store {
         Ok(row.is_some())
     }
 
-    /// How deep must the money of open orders be buried on this network, by what they were made with?
+    /// How deep must money be buried on this network, by what those orders were made with that are open,
+    /// have a wallet there, or have money there that has not settled?
     pub async fn agreed_depths(&self, name: &Network) -> Found<Vec<Depth>> {
-        let rows = sqlx::query("SELECT DISTINCT depths FROM usdt_payment_orders WHERE status IN ('pending', 'confirming')")
-            .fetch_all(&self.readers)
-            .await?;
+        let rows = sqlx::query(
+            "SELECT depths FROM usdt_payment_orders WHERE status IN ('pending', 'confirming') \
+             UNION SELECT o.depths FROM leases l JOIN usdt_payment_orders o ON o.id = l.order_id WHERE l.network = $1 AND l.to_height IS NULL \
+             UNION SELECT o.depths FROM blockchain_transactions t JOIN usdt_payment_orders o ON o.id = t.order_id \
+             WHERE t.network = $1 AND t.status = 'pending'",
+        )
+        .bind(name.as_str())
+        .fetch_all(&self.readers)
+        .await?;
         let mut found = Vec::new();
         for row in &rows {
             found.extend(depths(row.try_get("depths")?)?.get(name).copied());

@@ -615,6 +615,52 @@ async fn money_that_is_another_on_the_new_branch_counts_as_it_is_there() {
     assert_eq!((second.order.status, second.transfers.len()), (Status::Paid, 1));
 }
 
+/// A customer's deposit that was told and is another one on the new branch, or somebody else's, is taken
+/// back by an event before the other is told: a shop that adds up has what is on the chain.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deposit_that_is_another_on_the_new_branch_is_taken_back_first() {
+    let mut world = calm(Nature::default()).await;
+    world.mine_all(8);
+    let merchant = world.running.as_ref().unwrap().merchant.clone();
+    let mut addresses = Vec::new();
+    for user in ["one", "two"] {
+        orders::deposit::give(&world.gateway(), &merchant, user, &tron(), |_| None).await.map(drop).unwrap();
+        let row = world.gateway().store.deposit_orders(merchant.id, user, Some(&tron())).await.unwrap().remove(0);
+        addresses.push((row.id, row.order.leases[0].address));
+    }
+    let [(one, to_one), (two, to_two)] = [addresses[0], addresses[1]];
+    let told = async |world: &World, id, expected: &[&str]| {
+        eventually_within(REST_MAX, &format!("{expected:?}"), async || {
+            let found = kinds(world, id).await;
+            if found == expected { Ok(()) } else { Err(format!("{found:?}; failing: {:?}", world.failing())) }
+        })
+        .await;
+    };
+    let transfer = |world: &World, to, amount| vec![LogEntry::Transfer { from: PAYER, to, value: world.units(&tron(), whole(amount)) }];
+    let paid = world.chain(&tron()).transaction(transfer(&world, to_one, 100));
+    for _ in 0..8 {
+        world.mine(&tron());
+    }
+    told(&world, one, &["deposit.settled"]).await;
+
+    let replace = |world: &mut World, logs| {
+        let (tip, before) = (world.chain(&tron()).tip(), world.chain(&tron()).find(&paid).unwrap());
+        let mut branch: Vec<BranchBlock> = (0..12).map(|_| BranchBlock::at(tip.time)).collect();
+        branch[1] = branch[1].clone().again_with(paid, logs);
+        world.fork_to(&tron(), tip.number - before.number + 1, branch, Dropped::ReturnToPool);
+    };
+    let fifty = transfer(&world, to_one, 50);
+    replace(&mut world, fifty);
+    told(&world, one, &["deposit.settled", "order.payment_reverted", "deposit.settled"]).await;
+    assert_eq!(world.row(one).await.transfers[0].payment.value, world.units(&tron(), whole(50)));
+
+    let elsewhere = transfer(&world, to_two, 50);
+    replace(&mut world, elsewhere);
+    told(&world, two, &["deposit.settled"]).await;
+    told(&world, one, &["deposit.settled", "order.payment_reverted", "deposit.settled", "order.payment_reverted"]).await;
+    assert_eq!((world.row(one).await.transfers.len(), world.row(two).await.transfers.len()), (0, 1));
+}
+
 /// An endpoint that lacks a block of the new branch for a moment takes no payment back.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_branch_that_is_not_all_there_yet_reverts_nothing() {

@@ -16,7 +16,7 @@ use crate::certificates::{Authority, HOST, Issued, chmod};
 use crate::gateway::{Gateway, Home, Settings};
 use crate::wait::eventually;
 
-/// More than the handshakes that are worked on at the same time.
+/// More than any number of threads.
 const CROWD: usize = 300;
 
 /// A home whose one network is out of reach, with a certificate.
