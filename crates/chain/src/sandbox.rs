@@ -695,10 +695,10 @@ impl Chain for SandboxChain {
     async fn blocks(&self, from: u64, limit: u32) -> Result<Vec<Block>, Error> {
         self.ask(Method::Blocks, |history, view| {
             let wanted = usize::try_from(limit.min(view.limit)).unwrap_or(usize::MAX);
-            Ok((from..=history.shown(view.lag))
+            let shown = (from..=history.shown(view.lag))
                 .take(wanted)
-                .map_while(|number| view.has(history, number).then(|| history.block(number).map(|block| view.block(block))).flatten())
-                .collect())
+                .map_while(|number| view.has(history, number).then(|| history.block(number).map(|block| view.block(block))).flatten());
+            Ok(view.blocks(shown.collect()))
         })
         .await
     }

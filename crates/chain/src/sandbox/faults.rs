@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use tidegate_rules::amount::Raw;
 use tidegate_rules::block::{Block, BlockRef, Hash, Transfer};
+use tidegate_rules::time::Span;
 
 use super::history::History;
 use crate::Error;
@@ -40,6 +41,8 @@ pub enum Fault {
     Foreign,
     /// A block that was read again showed another transfer than before.
     Altered,
+    /// A block was said to be younger than it is.
+    Hurried,
 }
 
 /// How often each fault was met.
@@ -48,7 +51,7 @@ pub type Met = BTreeMap<Fault, u64>;
 /// Faults drawn anew for each call, from a seed. Chances are in thousandths.
 ///
 /// Most are what an honest but poor endpoint does, as the adapters tell it on: what they notice is
-/// an error, what they cannot notice is the lie itself (`foreign`, `altered`). Forks are not among
+/// an error, what they cannot notice is the lie itself (`foreign`, `altered`, `hurried`). Forks are not among
 /// them: the chain does those, see [`SandboxChain::fork`](super::SandboxChain::fork).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Faults {
@@ -89,6 +92,8 @@ pub struct Faults {
     pub foreign_permille: u16,
     /// A lie: `reread` shows a transfer of another value, or not at all.
     pub altered_permille: u16,
+    /// A lie, each time: `blocks` says of its last block that it was made so much later.
+    pub hurried: Span,
 }
 
 impl Faults {
@@ -113,6 +118,7 @@ impl Faults {
             reordered_permille: 0,
             foreign_permille: 0,
             altered_permille: 0,
+            hurried: Span::ZERO,
         }
     }
 
@@ -203,6 +209,7 @@ pub(super) struct View {
     pub(super) missing: bool,
     foreign: bool,
     altered: bool,
+    hurried: Span,
 }
 
 impl View {
@@ -223,6 +230,14 @@ impl View {
             return Block { at: self.header(block.at), transfers: Vec::new(), unreadable: Vec::new(), notices: Vec::new() };
         }
         block
+    }
+
+    /// Blocks as they are shown, the last of them with its time.
+    pub(super) fn blocks(&self, mut blocks: Vec<Block>) -> Vec<Block> {
+        if let Some(last) = blocks.last_mut() {
+            last.at.time = last.at.time.plus(self.hurried);
+        }
+        blocks
     }
 
     /// The block as it is shown when it is read again.
@@ -284,6 +299,7 @@ impl Script {
             missing: draw.missing,
             foreign: draw.foreign && matches!(method, Method::Head | Method::Header | Method::Blocks | Method::FinalHead),
             altered: draw.altered && method == Method::Reread,
+            hurried: if blocks { draw.hurried } else { Span::ZERO },
         });
         let seen = view.as_ref().ok().map(|view| {
             let chain = !matches!(method, Method::Identity | Method::TokenState);
@@ -294,6 +310,7 @@ impl Script {
                 (blocks && view.limit < u32::MAX, Fault::Short),
                 (view.foreign, Fault::Foreign),
                 (view.altered, Fault::Altered),
+                (view.hurried > Span::ZERO, Fault::Hurried),
             ]
         });
         let seen = seen.into_iter().flatten().filter(|(met, _)| *met).map(|(_, fault)| fault);
@@ -338,6 +355,7 @@ struct Draw {
     reordered: bool,
     foreign: bool,
     altered: bool,
+    hurried: Span,
 }
 
 struct Drawn {
@@ -388,6 +406,7 @@ impl Drawn {
             reordered,
             foreign,
             altered,
+            hurried: faults.hurried,
         }
     }
 

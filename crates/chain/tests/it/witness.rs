@@ -110,6 +110,12 @@ async fn the_sandbox_speaks_for_itself() {
     assert_eq!(chain.witnesses(&head).await.unwrap(), Witnesses { same: name(), ..Witnesses::default() });
     let other = BlockRef { hash: Hash([9; 32]), ..head };
     assert_eq!(chain.witnesses(&other).await.unwrap(), Witnesses { other: name(), ..Witnesses::default() });
+    let younger = BlockRef { time: Time::from_secs(1_700_000_013), ..head };
+    assert_eq!(
+        chain.witnesses(&younger).await.unwrap(),
+        Witnesses { other: name(), ..Witnesses::default() },
+        "a hash says nothing of a time"
+    );
     let unknown = BlockRef { number: head.number + 1, ..head };
     assert_eq!(chain.witnesses(&unknown).await.unwrap(), Witnesses { silent: name(), ..Witnesses::default() });
 }

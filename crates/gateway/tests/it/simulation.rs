@@ -661,6 +661,43 @@ async fn a_deposit_that_is_another_on_the_new_branch_is_taken_back_first() {
     assert_eq!((world.row(one).await.transfers.len(), world.row(two).await.transfers.len()), (0, 1));
 }
 
+/// An endpoint says of new blocks that they are younger than they are. Far ahead of our clock they are set
+/// aside, because another shows them otherwise; a little ahead they are taken, and taken back as soon
+/// as the truth does not fit on top of them.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_time_that_is_a_lie_stops_no_network() {
+    let mut world = calm(Nature::default()).await;
+    let mut memory = Memory::default();
+    world.mine_all(4);
+    rest(&world, &mut memory, "ready").await;
+    let order = open(&mut world, 10, &tron()).await;
+    pay(&world, order, &tron(), 10).await;
+    let tip = async |world: &World| world.gateway().store.network(&tron()).await.unwrap().unwrap().recent.last().copied().unwrap();
+    let before = tip(&world).await;
+    let hurried = |secs| Faults { hurried: Span::from_secs(secs), ..Faults::none(1) };
+
+    world.chain(&tron()).inject(hurried(3_600));
+    world.mine(&tron());
+    let asked = world.chain(&tron()).calls().blocks;
+    eventually_within(REST_MAX, "it is read again and again", async || {
+        let now = world.chain(&tron()).calls().blocks;
+        if now > asked + 5 { Ok(()) } else { Err(format!("{now} readings")) }
+    })
+    .await;
+    assert_eq!(tip(&world).await, before, "what is denied is not applied");
+
+    world.chain(&tron()).inject(hurried(9));
+    eventually_within(REST_MAX, "the lie is taken", async || {
+        let now = tip(&world).await;
+        if now.number > before.number && now.time > world.chain(&tron()).tip().time { Ok(()) } else { Err(format!("{now:?}")) }
+    })
+    .await;
+    world.heal();
+    world.mine_all(8);
+    rest(&world, &mut memory, "the truth").await;
+    assert_eq!(world.row(order).await.order.status, Status::Paid);
+}
+
 /// An endpoint that lacks a block of the new branch for a moment takes no payment back.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_branch_that_is_not_all_there_yet_reverts_nothing() {
