@@ -32,7 +32,7 @@ use crate::store::{Commit, MerchantRow, OrderRow, Store, StoreError};
 
 pub use decide::{Cancelling, Edit, Named, cancel, confirm, edit};
 pub use view::{
-    OrderView, PaymentOption, PublicOrder, Required, TransferView, hash_text, public_view, shows_addresses, transfer_view, view,
+    OrderView, PaymentOption, PublicOrder, Required, TransferView, demanded, hash_text, public_view, shows_addresses, transfer_view, view,
 };
 
 /// How often a decision is made again after somebody else's commit was first.
@@ -82,9 +82,8 @@ pub async fn open(
     keep: impl Fn(&OrderView) -> Option<KeptAnswer>,
 ) -> Result<Opened, Problem> {
     let now = clock::now();
-    check_wish(gateway, wish)?;
-    plans::check(gateway, merchant.id, &wish.details).await?;
     for _ in 0..ATTEMPTS {
+        // First of all: what was said of a known order holds, whatever would be said of a new one now.
         if let Some(number) = &wish.details.merchant_order_id
             && let Some(known) = gateway.store.order_by_merchant_id(merchant.id, number).await?
         {
@@ -99,6 +98,8 @@ pub async fn open(
             }
             return Ok(Opened::Known(view(gateway, &known, &gateway.heads())));
         }
+        check_wish(gateway, wish)?;
+        plans::check(gateway, merchant.id, &wish.details).await?;
         let heads = gateway.heads();
         let mut row = OrderRow {
             id: OrderId::new(now, clock::id_bytes()),
@@ -109,6 +110,7 @@ pub async fn open(
             cancel_reason: None,
             order: order::open(terms(gateway, wish, &heads, now)),
             addresses: Vec::new(),
+            withheld: Vec::new(),
             transfers: Vec::new(),
             version: 1,
         };

@@ -270,7 +270,7 @@ pub fn limit(asked: Option<u32>) -> Result<u32, Problem> {
 pub fn read_cursor(cursor: Option<String>) -> Result<Option<String>, Problem> {
     let Some(cursor) = cursor else { return Ok(None) };
     let id = URL_SAFE_NO_PAD.decode(cursor).ok().and_then(|bytes| String::from_utf8(bytes).ok());
-    id.filter(|id| id.len() < 64 && id.bytes().all(|byte| byte.is_ascii_graphic()))
+    id.filter(|id| id.len() <= 64 && id.bytes().all(|byte| byte.is_ascii_graphic()))
         .map(Some)
         .ok_or_else(|| Problem::invalid("cursor", "expected next_cursor of the page before"))
 }

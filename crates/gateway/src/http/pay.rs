@@ -155,7 +155,7 @@ fn checkout_view(gateway: &Gateway, row: &OrderRow, merchant: &str, notice: Opti
         options: network_options(gateway, row, now),
         leased: leased_networks(gateway, row),
         confirmations: public.confirmations,
-        confirmations_required: order.current.as_ref().map(|network| match terms.depth(network) {
+        confirmations_required: order.current.as_ref().map(|network| match orders::demanded(order, network, &heads) {
             Depth::Blocks(blocks) => pages::Required::Number(blocks),
             Depth::Final => pages::Required::Final,
         }),

@@ -133,6 +133,7 @@ pub async fn give(
             cancel_reason: None,
             order: order::open(terms(gateway, part.config.deepest(), network)),
             addresses: Vec::new(),
+            withheld: Vec::new(),
             transfers: Vec::new(),
             version: 1,
         };

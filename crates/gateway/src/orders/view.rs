@@ -258,13 +258,14 @@ pub fn view(gateway: &Gateway, row: &OrderRow, heads: &Heads) -> OrderView {
         .iter()
         .zip(&row.addresses)
         .map(|(lease, (text, tag))| {
-            // Write access to the database alone must not redirect payers.
-            let genuine = genuine_address(gateway, lease, text, tag);
+            // Write access to the database alone must not redirect payers, and nobody is sent to a wallet
+            // that was set aside.
+            let is_shown = genuine_address(gateway, lease, text, tag) && !row.withheld.contains(&lease.wallet);
             PaymentOption {
                 network: lease.network.to_string(),
-                address: genuine.then(|| text.clone()),
+                address: is_shown.then(|| text.clone()),
                 wallet_id: lease.wallet.to_string(),
-                payment_uri: gateway.networks().get(&lease.network).filter(|_| genuine).map(|part| payment_uri(part, text, asked)),
+                payment_uri: gateway.networks().get(&lease.network).filter(|_| is_shown).map(|part| payment_uri(part, text, asked)),
             }
         })
         .collect();
@@ -307,7 +308,7 @@ pub fn view(gateway: &Gateway, row: &OrderRow, heads: &Heads) -> OrderView {
 
 /// How deep money must be buried now: as the order's terms say, or deeper while its network is in
 /// trouble.
-fn demanded(order: &order::Order, network: &Network, heads: &Heads) -> Depth {
+pub fn demanded(order: &order::Order, network: &Network, heads: &Heads) -> Depth {
     let depth = order.terms.depth(network);
     heads.get(network).and_then(|head| head.floor).map_or(depth, |floor| floor.max(depth))
 }

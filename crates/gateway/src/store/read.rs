@@ -627,11 +627,17 @@ impl Store {
         let mut orders = rows.iter().map(order_row).collect::<Found<Vec<_>>>()?;
         let index: HashMap<OrderId, usize> = orders.iter().enumerate().map(|(index, order)| (order.id, index)).collect();
         let ids = || orders_ids(&index);
-        let mut query = Where::new("SELECT * FROM leases");
-        query.is_in("order_id", ids());
-        for row in query.then("ORDER BY id").fetch(self).await? {
+        let mut query =
+            Where::new("SELECT l.*, COALESCE(w.status, '') AS wallet_status FROM leases l LEFT JOIN usdt_wallets w ON w.id = l.wallet_id");
+        query.is_in("l.order_id", ids());
+        for row in query.then("ORDER BY l.id").fetch(self).await? {
             let lease = lease(&row)?;
             if let Some(order) = index.get(&lease.order).and_then(|index| orders.get_mut(*index)) {
+                let status: String = row.try_get("wallet_status")?;
+                let is_set_aside = [WalletStatus::Frozen, WalletStatus::Disabled].iter().any(|aside| aside.name() == status);
+                if lease.to.is_none() && is_set_aside {
+                    order.withheld.push(lease.wallet);
+                }
                 order.addresses.push((row.try_get("address")?, row.try_get("tag")?));
                 order.order.leases.push(lease);
             }

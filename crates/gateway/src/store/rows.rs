@@ -201,6 +201,9 @@ pub struct OrderRow {
     pub order: Order,
     /// Of each lease, in the order of `order.leases`: the address as people write it, and its tag.
     pub addresses: Vec<(String, String)>,
+    /// Wallets that it leases and that were frozen or disabled meanwhile: money still counts, and nobody is
+    /// sent there any more.
+    pub withheld: Vec<WalletId>,
     /// Its transfers, oldest first.
     pub transfers: Vec<TransferRow>,
     /// The row's version.
@@ -551,6 +554,7 @@ pub(super) fn order_row(row: &AnyRow) -> Found<OrderRow> {
                 .transpose()?,
         },
         addresses: Vec::new(),
+        withheld: Vec::new(),
         transfers: Vec::new(),
         version: row.try_get("version")?,
     })

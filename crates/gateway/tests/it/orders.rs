@@ -497,3 +497,51 @@ async fn an_order_keeps_the_depth_that_it_was_made_with() {
     let later = shop.get(&shop.order("5").await).await;
     assert_eq!(later["confirmations_required"], 60, "{later}");
 }
+
+/// Nobody is sent to a wallet that was frozen or disabled; what is sent there all the same counts.
+#[tokio::test]
+async fn a_wallet_that_is_set_aside_is_shown_to_nobody() {
+    let shop = Shop::open().await;
+    let operator = Operator::of(&shop);
+    let api = operator.api(&shop);
+    let order = shop.order("5").await;
+    let address = shop.get(&order).await["address"].as_str().unwrap().to_owned();
+    let wallet = shop.get(&order).await["wallet_id"].as_str().unwrap().to_owned();
+    let put = async |status: &str| {
+        let body = json!({ "status": status, "reason": "its key may be known" });
+        api.post(&format!("/api/v1/admin/wallets/{wallet}/status"), &body).await.expect(200);
+    };
+    for status in ["frozen", "disabled"] {
+        put(status).await;
+        let shown = shop.get(&order).await;
+        assert_eq!(
+            (&shown["address"], &shown["payment_uri"], &shown["payment_options"][0]["address"]),
+            (&Value::Null, &Value::Null, &Value::Null)
+        );
+        let page = shop.api().with_key(None).get(&format!("/pay/{}", order.id)).await.expect(200).text();
+        assert!(!page.contains(&address), "{status}: the page sends people there");
+        put("available").await;
+        assert_eq!(shop.get(&order).await["address"], address.as_str(), "{status} no more");
+    }
+    put("frozen").await;
+    shop.pay(&order, "5").await;
+    shop.anvil.mine(2).await;
+    shop.order_is(&order, "paid").await;
+}
+
+/// A shop that repeats a call whose answer it has lost hears of its order, whatever would be said of a
+/// new one by now.
+#[tokio::test]
+async fn a_known_number_is_answered_before_a_new_order_is_judged() {
+    let mut shop = Shop::open().await;
+    let body = json!({ "amount": "5", "network": NETWORK, "expires_in": 3600, "merchant_order_id": "INV-1" });
+    let made = shop.api().post("/api/v1/orders", &body).await.expect(201).json();
+    shop.gateway.kill();
+    let toml = std::fs::read_to_string(shop.home.config_file()).unwrap();
+    shop.home.configure(&toml.replace(&format!("[networks.{NETWORK}]"), &format!("[networks.{NETWORK}]\nmin_amount = \"6\"")));
+    shop.start_again().await;
+    let again = shop.api().post("/api/v1/orders", &body).await.expect(200).json();
+    assert_eq!(again["id"], made["id"]);
+    let new = json!({ "amount": "5", "network": NETWORK, "merchant_order_id": "INV-2" });
+    shop.api().post("/api/v1/orders", &new).await.expect(422);
+}
