@@ -20,7 +20,7 @@ use tidegate_rules::changes::Changes;
 use tidegate_vault::{BACKUP_CHUNK_BYTES, BACKUP_OVERHEAD_BYTES, BACKUP_PREAMBLE_BYTES, BackupOpener, BackupSealer, OsEntropy, Vault};
 
 use crate::clock;
-use crate::config::Config;
+use crate::config::{Config, DatabaseUrl};
 use crate::people::Doer;
 use crate::start::{self, ENCRYPTION_SALT, Sorry};
 use crate::store::{Engine, Migrate, Store};
@@ -194,16 +194,21 @@ fn open(vault: &Vault, path: &Path, mut take: impl FnMut(&[u8]) -> std::io::Resu
 /// When there is a database already, the key is another, or the file is not whole; nothing is left
 /// behind then.
 pub async fn restore(config: &Config, file: &Path, doer: &Doer) -> Result<Header, Sorry> {
-    let url = config.database.url.expose();
-    let path = url.strip_prefix("sqlite:").map(|path| path.trim_start_matches("//")).ok_or_else(|| {
-        Sorry::new("DATABASE_URL is not SQLite: expected sqlite://PATH; a PostgreSQL database is restored by `pg_restore --dbname=… tidegate.dump`")
-    })?;
-    let target = PathBuf::from(path.split('?').next().unwrap_or(path));
-    if target.exists() {
-        return Err(Sorry(format!(
-            "{} exists: expected no database there; restore overwrites nothing, so move it away or set DATABASE_URL to another file",
-            target.display()
-        )));
+    let DatabaseUrl::Sqlite(target) = &config.database.url else {
+        return Err(Sorry::new(
+            "DATABASE_URL is not SQLite: expected sqlite://PATH; a PostgreSQL database is restored by `pg_restore --dbname=… tidegate.dump`",
+        ));
+    };
+    // What SQLite keeps beside a database belongs to its name: it would be played over the restored one.
+    for end in ["", "-wal", "-shm", "-journal"] {
+        let mut there = target.as_os_str().to_owned();
+        there.push(end);
+        if Path::new(&there).exists() {
+            return Err(Sorry(format!(
+                "{} exists: expected no database there; restore overwrites nothing, so move it away, and what ends with -wal, -shm or -journal beside it, or set DATABASE_URL to another file",
+                Path::new(&there).display()
+            )));
+        }
     }
     let (_, header, _) = head(file)?;
     let vault = start::vault_of(config, &header.salt).await?;
@@ -214,12 +219,12 @@ pub async fn restore(config: &Config, file: &Path, doer: &Doer) -> Result<Header
             vault.key_id()
         )));
     }
-    let draft = Draft::beside(&target, ".restoring");
+    let draft = Draft::beside(target, ".restoring");
     let mut out = private(&draft.0).map_err(io(&draft.0))?;
     open(&vault, file, |chunk| out.write_all(chunk))?;
     out.sync_all().map_err(io(&draft.0))?;
     // An old schema is brought up to date before anybody sees the file.
-    let store = Store::open(&format!("sqlite://{}", draft.0.display()), 1, config.database.pool_timeout.to_std(), Migrate::Yes).await?;
+    let store = Store::open(&DatabaseUrl::Sqlite(draft.0.clone()).expose(), 1, config.database.pool_timeout.to_std(), Migrate::Yes).await?;
     store.check_integrity().await?;
     start::unlock(config, &store).await?;
     let audit = doer.did(Action::BackupRestore, "database", clock::now()).with(&json!({ "made_at": header.made_at }));
@@ -227,7 +232,7 @@ pub async fn restore(config: &Config, file: &Path, doer: &Doer) -> Result<Header
     store.settle_into_one_file().await?;
     store.close().await;
     // A link fails where a rename would overwrite what came there meanwhile.
-    std::fs::hard_link(&draft.0, &target).map_err(io(&target))?;
+    std::fs::hard_link(&draft.0, target).map_err(io(target))?;
     Ok(header)
 }
 

@@ -251,6 +251,8 @@ async fn lend<'a>(
     now: Time,
 ) -> Result<Taken<'a>, Problem> {
     let settled = head.settled(row.order.terms.depth(&part.config.name));
+    // Kept until this is over, or they would be offered again and again.
+    let mut tampered = Vec::new();
     loop {
         let taken = gateway.pool.take(gateway, part, settled.map(|settled| settled.number)).await?;
         let wallet = &taken.wallet;
@@ -258,6 +260,7 @@ async fn lend<'a>(
         let bound = Wallet { id: &id, network: wallet.network.as_str(), address: &wallet.address.0 };
         if !gateway.vault.verify_tag(&bound, &wallet.tag) || part.chain.format_address(&wallet.address) != wallet.address_text {
             report_tampered(gateway, &wallet.address_text, &id).await?;
+            tampered.push(taken);
             continue;
         }
         let from = lease::start(is_fresh(wallet), settled, wallet.leased_to)

@@ -25,6 +25,7 @@ use crate::gateway::{Gateway, NetworkPart};
 use crate::orders::refuse_if_raced;
 use crate::people::Doer;
 use crate::problem::Problem;
+use crate::safe;
 use crate::sources;
 use crate::store::{Commit, WalletRow};
 
@@ -182,7 +183,9 @@ impl Pool {
         // Whose lease is being stored now may look free in what is read, and be given back as leased
         // before it is looked at here.
         let taken = self.lock().get(&part.config.name).map(|queue| queue.taken.clone()).unwrap_or_default();
-        let free = gateway.store.free_wallets(&part.config.name, settled, AHEAD).await?;
+        // Those that are taken still look free, and must not be all that is read.
+        let limit = AHEAD.saturating_add(i64::try_from(taken.len()).unwrap_or(i64::MAX));
+        let free = gateway.store.free_wallets(&part.config.name, settled, limit).await?;
         let mut queues = self.lock();
         let queue = queues.entry(part.config.name.clone()).or_default();
         let is_taken = |wallet: &WalletRow| taken.contains(&wallet.id) || queue.taken.contains(&wallet.id);
@@ -226,6 +229,7 @@ impl Pool {
     ) -> Result<Vec<NewWallet>, Problem> {
         let _turn = self.generations.acquire().await.map_err(|_| Problem::internal())?;
         let name = &part.config.name;
+        safe::refuse_strange_key(gateway).await?;
         let kind = batch.kind.unwrap_or(part.config.wallets);
         let source = match kind {
             WalletKind::Random => None,

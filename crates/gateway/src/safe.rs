@@ -15,7 +15,7 @@ use tidegate_rules::changes::{AlertChange, Changes, NewAlert, NewAudit, WalletCh
 use tidegate_rules::id::{AlertId, EventId, MerchantId, SourceId, WalletId};
 use tidegate_rules::time::Time;
 use tidegate_rules::wallet::{self, Illegal, LeaseFact, RiskLevel, WalletStatus, queue_rank};
-use tidegate_vault::{KeySource, OsEntropy, Sealed, Wallet};
+use tidegate_vault::{KeySource, OsEntropy, Sealed, Vault, Wallet};
 use utoipa::ToSchema;
 
 use crate::cache::Cached;
@@ -25,7 +25,7 @@ use crate::keyring::setting_binding;
 use crate::people::Doer;
 use crate::problem::Problem;
 use crate::sources::{self, Branch};
-use crate::start::Sorry;
+use crate::start::{Sorry, VAULT_CHECK};
 use crate::store::{AlertRow, Commit, SourceRow, Store, StoreError, WalletRow};
 
 /// How often a decision is made again after somebody else's commit was first.
@@ -291,12 +291,29 @@ async fn freeze(gateway: &Gateway, row: &WalletRow, wrong: &str) -> Result<(), P
     if alert.is_some() { Err(Problem::unavailable("busy", "the wallet changes all the time; try again")) } else { Ok(()) }
 }
 
+/// Refuses what only the master key of this database may do: it may have been changed while this process
+/// runs with the one before. What it seals would be lost with that key, and every wallet look tampered
+/// with.
+///
+/// # Errors
+/// 503 `busy` under another key than this process has.
+pub async fn refuse_strange_key(gateway: &Gateway) -> Result<(), Problem> {
+    let Some(check) = gateway.store.setting(VAULT_CHECK).await? else { return Ok(()) };
+    let is_ours = |vault: &Vault| vault.verify_check(&check);
+    if is_ours(gateway.vault.current()) || gateway.vault.previous().is_some_and(is_ours) {
+        return Ok(());
+    }
+    tracing::error!("the master key of this database was changed: restart this process with the new one");
+    Err(Problem::unavailable("busy", "the master key was changed while this process runs with the one before; restart it with the new one"))
+}
+
 /// Checks every wallet of the networks in use. `progress` hears how many are done and how many
 /// there are. Those that fail, with what is wrong.
 ///
 /// # Errors
 /// When the store does not answer.
 pub async fn verify_all(gateway: &Gateway, mut progress: impl FnMut(u64, u64)) -> Result<Vec<Verdict>, Problem> {
+    refuse_strange_key(gateway).await?;
     let total = gateway.store.wallet_count().await?;
     let mut checker = Checker::new(gateway).await?;
     let (mut after, mut done, mut bad) = (None, 0_u64, Vec::new());
@@ -328,12 +345,13 @@ pub async fn verify_all(gateway: &Gateway, mut progress: impl FnMut(u64, u64)) -
 /// # Errors
 /// When the store does not answer.
 pub async fn verify_audit(gateway: &Gateway) -> Result<Result<u64, String>, StoreError> {
-    // The end first: rows that are added meanwhile come after it.
-    let head = gateway.store.audit_head().await?.map_or_else(Head::genesis, |(seq, hash)| Head { seq, hash });
+    // What was vouched for first, for another check may vouch for more meanwhile; then the end, for rows
+    // that are added meanwhile come after it.
     let anchor = match anchor(gateway).await? {
         Ok(anchor) => anchor,
         Err(wrong) => return Ok(Err(wrong)),
     };
+    let head = gateway.store.audit_head().await?.map_or_else(Head::genesis, |(seq, hash)| Head { seq, hash });
     let mut verifier = Verifier::new(Head::genesis());
     let mut anchored = anchor.is_none();
     'all: loop {

@@ -253,6 +253,8 @@ pub struct NewSession {
     pub id: SessionId,
     /// Whose.
     pub user: UserId,
+    /// The version of the user whose password was shown: it may have been changed since.
+    pub version: i64,
     /// The SHA-256 of the token in the cookie.
     pub token_hash: String,
     /// From which address.

@@ -312,6 +312,7 @@ pub async fn confirm_totp(gateway: &Gateway, throttle: &Throttle, who: Own<'_>, 
             PeopleChange::EndSessions { user: user.id, but: Some(session), at },
         ],
         audit: vec![doer.did(Action::TotpEnable, user.id, at).alone()],
+        alerts: doer.notice(Action::TotpEnable, user.id, &format!("{} has a second factor now", user.email), at).into_iter().collect(),
         ..Changes::default()
     };
     if gateway.store.commit(changes).await? == Commit::Done { Ok(()) } else { Err(busy()) }

@@ -244,14 +244,10 @@ impl Store {
         Ok(())
     }
 
-    /// Did this user come in from this address in the last weeks?
-    pub async fn came_from(&self, id: UserId, address: &str) -> Found<bool> {
-        let found: Option<i64> = sqlx::query_scalar("SELECT created_at FROM sessions WHERE user_id = $1 AND address = $2 LIMIT 1")
-            .bind(id.to_string())
-            .bind(address)
-            .fetch_optional(&self.readers)
-            .await?;
-        Ok(found.is_some())
+    /// From which addresses did this user come in, in the last weeks?
+    pub async fn came_from(&self, id: UserId) -> Found<Vec<String>> {
+        let addresses = sqlx::query_scalar("SELECT DISTINCT address FROM sessions WHERE user_id = $1");
+        Ok(addresses.bind(id.to_string()).fetch_all(&self.readers).await?)
     }
 
     /// Forgets sessions that ended and endpoints that were removed long ago, and previous webhook secrets
@@ -340,10 +336,12 @@ async fn insert_user(db: &mut AnyConnection, new: &NewUser) -> Result<Commit, sq
 
 async fn insert_session(db: &mut AnyConnection, new: &NewSession) -> Result<Commit, sqlx::Error> {
     let at = new.created_at.millis();
-    // Whoever was disabled or removed a moment ago comes in no more.
-    let user = sqlx::query("UPDATE users SET last_login_at = $1 WHERE id = $2 AND status = 'active'")
+    // Whoever was disabled or removed a moment ago comes in no more, nor does whoever showed a password
+    // that was changed since, or none of a second factor that there is now.
+    let user = sqlx::query("UPDATE users SET last_login_at = $1 WHERE id = $2 AND status = 'active' AND version = $3")
         .bind(at)
         .bind(new.user.to_string())
+        .bind(new.version)
         .execute(&mut *db)
         .await?;
     if one(user.rows_affected()) == Commit::Conflict {

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use crate::api::Api;
 use crate::gateway::NETWORK;
-use crate::operator::{Operator, look};
+use crate::operator::{Operator, look, tamper};
 use crate::shop::{Order, SHOP_SCOPES, Shop};
 use crate::wait::eventually;
 
@@ -544,4 +544,19 @@ async fn a_known_number_is_answered_before_a_new_order_is_judged() {
     assert_eq!(again["id"], made["id"]);
     let new = json!({ "amount": "5", "network": NETWORK, "merchant_order_id": "INV-2" });
     shop.api().post("/api/v1/orders", &new).await.expect(422);
+}
+
+/// Wallets that somebody edited in the database are passed over, however many they are.
+#[tokio::test]
+async fn an_order_passes_over_wallets_that_were_tampered_with() {
+    let mut shop = Shop::open().await;
+    shop.gateway.kill();
+    // More than are read ahead.
+    shop.home.json(&["wallet", "generate", "--network", NETWORK, "--count", "150"]);
+    tamper(&shop.home, "UPDATE usdt_wallets SET tag = 'another' WHERE status = 'available'").await;
+    shop.start_again().await;
+    let order = shop.order("5").await;
+    assert!(shop.get(&order).await["address"].is_string());
+    let alerts = Operator::of(&shop).api(&shop).all("/api/v1/admin/alerts?kind=address_tampered").await;
+    assert!(!alerts.is_empty());
 }

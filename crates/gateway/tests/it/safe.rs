@@ -423,7 +423,8 @@ async fn a_backup_is_made_while_the_gateway_runs_and_restored_whole_or_not_at_al
 
     let bytes = std::fs::read(&file).unwrap();
     assert!(!bytes.windows(6).any(|window| window == b"SQLite"), "it is encrypted");
-    let target = home.path().join("restored.db");
+    // A name that a URL would spell otherwise.
+    let target = home.path().join("restored@shop.db");
     let old = std::mem::replace(&mut home.database_url, format!("sqlite://{}", target.display()));
     // Cut, lengthened, edited in the head and in the body, and under another key: refused.
     let mut edited = bytes.clone();
@@ -446,7 +447,7 @@ async fn a_backup_is_made_while_the_gateway_runs_and_restored_whole_or_not_at_al
         std::fs::write(&bad, copy).unwrap();
         let refused = home.run(&["restore", bad.to_str().unwrap()]);
         assert_eq!(refused.code, Some(1), "{what}: {refused:?}");
-        assert!(!target.exists() && !home.path().join("restored.db.restoring").exists(), "{what} left something behind");
+        assert!(!target.exists() && !home.path().join("restored@shop.db.restoring").exists(), "{what} left something behind");
     }
     let new = home.new_key();
     let key = std::mem::replace(&mut home.master_key, new);
@@ -454,7 +455,16 @@ async fn a_backup_is_made_while_the_gateway_runs_and_restored_whole_or_not_at_al
     assert!(refused.stderr.contains("not the one that this backup is under"), "{refused:?}");
     home.master_key = key;
 
+    // What was left of the database before would be played over the restored one.
+    for end in ["-wal", "-shm", "-journal"] {
+        let left = home.path().join(format!("restored@shop.db{end}"));
+        std::fs::write(&left, "left").unwrap();
+        let refused = home.run(&["restore", file.to_str().unwrap()]);
+        assert!(refused.code == Some(1) && refused.stderr.contains(&format!("{end} exists")), "{refused:?}");
+        std::fs::remove_file(left).unwrap();
+    }
     home.json(&["restore", file.to_str().unwrap()]);
+    assert!(target.exists());
     assert_eq!(addresses(home.json(&["wallet", "list"])["data"].as_array().unwrap()), before);
     assert_eq!(home.json(&["merchant", "show", "shop"])["webhook_secret"], merchant.webhook_secret);
     assert_eq!(home.json(&["wallet", "verify"])["ok"], true);
