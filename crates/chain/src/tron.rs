@@ -375,13 +375,7 @@ impl Chain for TronChain {
 
     async fn second_reading(&self, blocks: &[BlockRef]) -> Result<Vec<SecondReading>, Error> {
         check_blocks(blocks)?;
-        let mut read = Vec::with_capacity(blocks.len());
-        for run in self.endpoints.in_runs(blocks) {
-            let Some(first) = run.first() else { continue };
-            let ask = |endpoint: Endpoint| self.second_reading_on(endpoint, run);
-            read.extend(self.endpoints.second_opinion(first.number, in_both_of_each, ask).await?);
-        }
-        Ok(read)
+        self.endpoints.second_opinions(blocks, in_both_of_each, |endpoint, run| self.second_reading_on(endpoint, run)).await
     }
 
     fn format_address(&self, address: &Address) -> String {

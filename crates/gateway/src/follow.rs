@@ -675,11 +675,12 @@ impl Follower {
         let Some(head) = head_of(row, marks(&row.recent)) else { return Ok(Then::Rest) };
         let shallowest = match self.shallowest {
             Some((depth, looked)) if looked.elapsed() < DEPTHS_EVERY => depth,
-            _ => store.agreed_depths(&row.name).await?.into_iter().fold(config.shallowest(), Ord::min),
+            _ => {
+                let depth = store.agreed_depths(&row.name).await?.into_iter().fold(config.shallowest(), Ord::min);
+                self.shallowest = Some((depth, Instant::now()));
+                depth
+            }
         };
-        if self.shallowest.is_none_or(|(_, looked)| looked.elapsed() >= DEPTHS_EVERY) {
-            self.shallowest = Some((shallowest, Instant::now()));
-        }
         // Nothing of any order can be settled above this.
         let Some(settled) = head.settled(shallowest) else { return Ok(Then::Rest) };
         let now = clock::now();

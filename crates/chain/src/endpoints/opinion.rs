@@ -65,9 +65,30 @@ impl Endpoints {
         against.or(own_word).ok_or_else(|| refusals.into_error(&self.network))
     }
 
+    /// As [`Endpoints::second_opinion`], on a chain of blocks: in runs that the same endpoints served.
+    ///
+    /// # Errors
+    /// As there, for the first run that nobody answered.
+    pub async fn second_opinions<'a, T, F, Fut>(
+        &self,
+        blocks: &'a [BlockRef],
+        in_both: impl Fn(Vec<T>, Vec<T>) -> Vec<T>,
+        operation: F,
+    ) -> Result<Vec<T>, Error>
+    where
+        F: Fn(Endpoint, &'a [BlockRef]) -> Fut,
+        Fut: Future<Output = Result<Opinion<Vec<T>>, Failure>>,
+    {
+        let mut read = Vec::with_capacity(blocks.len());
+        for run in self.in_runs(blocks) {
+            let Some(first) = run.first() else { continue };
+            read.extend(self.second_opinion(first.number, &in_both, |endpoint| operation(endpoint, run)).await?);
+        }
+        Ok(read)
+    }
+
     /// The blocks in runs that the same endpoints served, each run in one piece.
-    #[must_use]
-    pub fn in_runs<'a>(&self, blocks: &'a [BlockRef]) -> Vec<&'a [BlockRef]> {
+    fn in_runs<'a>(&self, blocks: &'a [BlockRef]) -> Vec<&'a [BlockRef]> {
         let sources = lock(&self.sources);
         blocks.chunk_by(|one, next| sources.of(one.number) == sources.of(next.number)).collect()
     }
